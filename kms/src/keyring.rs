@@ -1,0 +1,495 @@
+//! The keyring: the sealed root key, and the journal of tenant key records.
+//!
+//! ```text
+//! keys/root.sealed   8  magic "KLUISRT1"   4  epoch   16  keyring id   4  length   sealed root key
+//!                   32  SHA-256 of all before
+//! keys/keyring       8  magic "KLUISKR1"  16  keyring id   4  epoch   4  generation   32  MAC
+//!         then each: 4  body length   4  its complement   8  sequence number   body   32  MAC
+//!              body: each record as  4  length   record
+//! ```
+//! A change appends one journal entry and flushes it; an entry is all or nothing. The last record
+//! of a key counts. [`Keyring::compact`] writes the living records to a new file of the next
+//! generation and renames it into place.
+//! Owns: both files. Knows nothing of: what a record says, slots, gates.
+//!
+//! Invariants
+//! - Entries are authenticated under the root key with their place; none can be forged, changed,
+//!   moved or taken out of the middle.
+//! - An entry that a crash cut short was never acknowledged and is dropped. Any other damage is an
+//!   error: a flipped bit in an acknowledged entry must not cost a tenant its key.
+//! - After a failed write or flush nothing more is written; a restart reads what is really there.
+//!   Not detected: an older copy of the whole file (docs/KEYS.md, "What an operator can do").
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::derive::mac;
+use crate::error::{Error, ErrorKind, Result};
+use crate::private_file::{self, io_error};
+use crate::record::{KeyRecord, RECORD_BYTES_MAX};
+use crate::secret::MacSecret;
+
+/// Longest body of one entry: 67,000 new tenant keys in one flush.
+pub(crate) const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest journal that is read: a million tenant keys, with room for their history.
+const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+/// Dead bytes below which compaction is not worth its writes.
+const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
+/// The unit in which disks lose writes.
+const SECTOR_BYTES: usize = 512;
+
+const ROOT_MAGIC: &[u8; 8] = b"KLUISRT1";
+const JOURNAL_MAGIC: &[u8; 8] = b"KLUISKR1";
+const JOURNAL_HEADER_BYTES: usize = 64;
+const ENTRY_HEADER_BYTES: usize = 16;
+const MAC_BYTES: usize = 32;
+/// Longest sealed root key: room for key stores whose answers are not of our making.
+const SEALED_BYTES_MAX: usize = 64 * 1024;
+
+/// The contents of `root.sealed`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RootFile {
+    pub(crate) epoch: u32,
+    pub(crate) keyring_id: [u8; 16],
+    pub(crate) sealed: Vec<u8>,
+}
+
+impl RootFile {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let length = u32::try_from(self.sealed.len()).expect("a sealed root key is short");
+        let mut bytes = ROOT_MAGIC.to_vec();
+        bytes.extend_from_slice(&self.epoch.to_be_bytes());
+        bytes.extend_from_slice(&self.keyring_id);
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&self.sealed);
+        let checksum = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&checksum);
+        private_file::replace(path, &bytes).map(drop)
+    }
+
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = private_file::read(path, SEALED_BYTES_MAX as u64)?;
+        Self::decode(&bytes).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, format!("read {}", path.display()))
+                .with_advice("restore root.sealed from its backup")
+        })
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (body, checksum) = bytes.split_last_chunk::<32>()?;
+        if Sha256::digest(body).as_slice() != checksum {
+            return None;
+        }
+        let (magic, rest) = body.split_first_chunk()?;
+        let (epoch, rest) = rest.split_first_chunk()?;
+        let (keyring_id, rest) = rest.split_first_chunk()?;
+        let (length, sealed) = rest.split_first_chunk()?;
+        let is_whole = u32::from_be_bytes(*length) as usize == sealed.len();
+        let epoch = u32::from_be_bytes(*epoch);
+        let file = Self {
+            epoch,
+            keyring_id: *keyring_id,
+            sealed: sealed.to_vec(),
+        };
+        (magic == ROOT_MAGIC && is_whole).then_some(file)
+    }
+}
+
+/// What is the same in every entry's MAC.
+#[derive(Clone, Copy)]
+struct Place {
+    keyring_id: [u8; 16],
+    epoch: u32,
+    generation: u32,
+}
+
+impl Place {
+    fn header(&self, mac_key: &MacSecret) -> [u8; JOURNAL_HEADER_BYTES] {
+        let mut bytes = [0; JOURNAL_HEADER_BYTES];
+        let parts = JOURNAL_MAGIC.iter().copied().chain(self.keyring_id);
+        let parts = parts
+            .chain(self.epoch.to_be_bytes())
+            .chain(self.generation.to_be_bytes());
+        let head: Vec<u8> = parts.collect();
+        let header_mac = mac(&mac_key.borrow(), &[b"kms/keyring\0", &head]);
+        for (to, from) in bytes.iter_mut().zip(head.into_iter().chain(header_mac)) {
+            *to = from;
+        }
+        bytes
+    }
+
+    fn entry_mac(&self, mac_key: &MacSecret, entry_header: &[u8], body: &[u8]) -> [u8; MAC_BYTES] {
+        let (epoch, generation) = (self.epoch.to_be_bytes(), self.generation.to_be_bytes());
+        let pieces: [&[u8]; 6] = [
+            b"kms/entry\0",
+            &self.keyring_id,
+            &epoch,
+            &generation,
+            entry_header,
+            body,
+        ];
+        mac(&mac_key.borrow(), &pieces)
+    }
+
+    fn encode_entry(&self, mac_key: &MacSecret, sequence: u64, body: &[u8]) -> Vec<u8> {
+        assert!(
+            body.len() <= ENTRY_BYTES_MAX,
+            "the caller splits long entries"
+        );
+        let length = u32::try_from(body.len()).expect("an entry is at most 16 MiB");
+        let mut bytes = Vec::with_capacity(ENTRY_HEADER_BYTES + body.len() + MAC_BYTES);
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&(!length).to_be_bytes());
+        bytes.extend_from_slice(&sequence.to_be_bytes());
+        let entry_mac = self.entry_mac(mac_key, &bytes, body);
+        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(&entry_mac);
+        bytes
+    }
+}
+
+/// The open journal.
+pub(crate) struct Keyring {
+    file: File,
+    path: PathBuf,
+    place: Place,
+    next_sequence: u64,
+    end: u64,
+    /// Bytes of records that a later one replaced.
+    dead_bytes: u64,
+    is_fenced: bool,
+}
+
+impl Keyring {
+    /// Makes an empty journal. Refuses to write over one that holds keys.
+    pub(crate) fn create(
+        path: &Path,
+        (keyring_id, epoch): ([u8; 16], u32),
+        mac_key: &MacSecret,
+    ) -> Result<Self> {
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        if length > JOURNAL_HEADER_BYTES as u64 {
+            let during = format!("make a keyring over {}", path.display());
+            return Err(Error::new(ErrorKind::Conflict, during)
+                .with_advice("it holds keys: restore root.sealed from its backup instead"));
+        }
+        let place = Place {
+            keyring_id,
+            epoch,
+            generation: 1,
+        };
+        let file = private_file::replace(path, &place.header(mac_key))?;
+        Ok(Self::at(file, path, place))
+    }
+
+    /// Opens the journal and returns the last record of every key, in the order of creation.
+    pub(crate) fn open(
+        path: &Path,
+        (keyring_id, epoch): ([u8; 16], u32),
+        mac_key: &MacSecret,
+    ) -> Result<(Self, Vec<KeyRecord>)> {
+        let bytes = private_file::read(path, JOURNAL_BYTES_MAX)?;
+        let place = read_header(&bytes, (keyring_id, epoch), mac_key).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("read the header of {}", path.display()),
+            )
+            .with_advice("restore the keys directory from one backup, whole")
+        })?;
+        let scan = scan_entries(&bytes, place, mac_key)?;
+        let mut keyring = Self::at(private_file::open(path, true)?, path, place);
+        keyring.next_sequence = scan.next_sequence;
+        keyring.end = scan.end as u64;
+        if scan.end < bytes.len() {
+            let dropped_bytes = bytes.len() - scan.end;
+            tracing::warn!(
+                dropped_bytes,
+                "dropped a keyring entry that a crash cut short"
+            );
+            keyring.truncate()?;
+        }
+        let (records, dead_bytes) = latest_records(scan.records)?;
+        keyring.dead_bytes = dead_bytes;
+        Ok((keyring, records))
+    }
+
+    fn at(file: File, path: &Path, place: Place) -> Self {
+        let end = JOURNAL_HEADER_BYTES as u64;
+        let path = path.to_owned();
+        Self {
+            file,
+            path,
+            place,
+            next_sequence: 0,
+            end,
+            dead_bytes: 0,
+            is_fenced: false,
+        }
+    }
+
+    fn truncate(&mut self) -> Result<()> {
+        let result = self
+            .file
+            .set_len(self.end)
+            .and_then(|()| self.file.sync_all());
+        result.map_err(|error| io_error("truncate", &self.path, error))
+    }
+
+    /// Refuses after a failed write. Whoever writes a slot first asks this before: an entry whose
+    /// flush failed may be durable, and its slot must stay as it is.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.is_fenced {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "write to the keyring after a failure",
+            )
+            .with_advice("restart the node: the keyring takes no writes until then"));
+        }
+        Ok(())
+    }
+
+    /// Appends records as one entry and makes it durable. All of them or none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`]: the write or the flush failed, now or earlier.
+    pub(crate) fn append(&mut self, records: &[KeyRecord], mac_key: &MacSecret) -> Result<()> {
+        if self.is_fenced {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "append to the keyring after a failure",
+            )
+            .with_advice("restart the node: the keyring takes no writes until then"));
+        }
+        let body = encode_body(records);
+        let entry = self.place.encode_entry(mac_key, self.next_sequence, &body);
+        // Set first and cleared last: whatever leaves this function early leaves the fence up.
+        self.is_fenced = true;
+        self.file
+            .write_all_at(&entry, self.end)
+            .map_err(|error| io_error("append to", &self.path, error))?;
+        self.file
+            .sync_data()
+            .map_err(|error| io_error("flush", &self.path, error))?;
+        self.is_fenced = false;
+        self.end += entry.len() as u64;
+        self.next_sequence += 1;
+        let replaced = records.iter().filter(|record| record.version > 1);
+        self.dead_bytes += replaced.map(encoded_bytes).sum::<u64>();
+        Ok(())
+    }
+
+    /// Whether more of the journal is dead than alive.
+    pub(crate) const fn wants_compaction(&self) -> bool {
+        self.dead_bytes >= COMPACT_BYTES_MIN && self.dead_bytes > self.end / 2
+    }
+
+    /// Writes the living records to a new file and puts it in the journal's place.
+    pub(crate) fn compact(&mut self, records: &[KeyRecord], mac_key: &MacSecret) -> Result<()> {
+        self.is_fenced = true;
+        let generation = self.place.generation.checked_add(1).ok_or_else(|| {
+            Error::new(ErrorKind::Full, "compact the keyring for the 2^32nd time")
+        })?;
+        let place = Place {
+            generation,
+            ..self.place
+        };
+        let mut bytes = place.header(mac_key).to_vec();
+        let mut sequence = 0;
+        for batch in batches(records) {
+            bytes.extend(place.encode_entry(mac_key, sequence, &encode_body(batch)));
+            sequence += 1;
+        }
+        self.file = private_file::replace(&self.path, &bytes)?;
+        self.place = place;
+        self.end = bytes.len() as u64;
+        self.next_sequence = sequence;
+        self.dead_bytes = 0;
+        self.is_fenced = false;
+        Ok(())
+    }
+}
+
+/// Cuts records into groups that fit one entry each.
+pub(crate) fn batches(records: &[KeyRecord]) -> impl Iterator<Item = &[KeyRecord]> {
+    let mut rest = records;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest.iter().take_while(|record| {
+            bytes += encoded_bytes(record);
+            bytes <= ENTRY_BYTES_MAX as u64
+        });
+        let (batch, tail) = rest.split_at(fitting.count());
+        rest = tail;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+fn encoded_bytes(record: &KeyRecord) -> u64 {
+    encode_body(std::slice::from_ref(record)).len() as u64
+}
+
+fn encode_body(records: &[KeyRecord]) -> Vec<u8> {
+    let mut body = Vec::new();
+    let mut encoded = Vec::new();
+    for record in records {
+        encoded.clear();
+        record.encode_to(&mut encoded);
+        let length = u32::try_from(encoded.len()).expect("a record is at most 48 KiB");
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(&encoded);
+    }
+    body
+}
+
+fn decode_body(body: &[u8]) -> Result<Vec<KeyRecord>> {
+    let corrupt = || Error::new(ErrorKind::Corrupt, "read the records of a keyring entry");
+    let mut records = Vec::new();
+    let mut rest = body;
+    while !rest.is_empty() {
+        let (length, tail) = rest.split_first_chunk().ok_or_else(corrupt)?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let split = tail
+            .split_at_checked(length)
+            .filter(|_| length <= RECORD_BYTES_MAX);
+        let (encoded, tail) = split.ok_or_else(corrupt)?;
+        records.push(KeyRecord::decode(encoded)?);
+        rest = tail;
+    }
+    Ok(records)
+}
+
+fn read_header(
+    bytes: &[u8],
+    (keyring_id, epoch): ([u8; 16], u32),
+    mac_key: &MacSecret,
+) -> Option<Place> {
+    let header = bytes.first_chunk::<JOURNAL_HEADER_BYTES>()?;
+    let (_, rest) = header.split_first_chunk::<28>()?;
+    let generation = u32::from_be_bytes(*rest.first_chunk()?);
+    let place = Place {
+        keyring_id,
+        epoch,
+        generation,
+    };
+    bool::from(place.header(mac_key).ct_eq(header)).then_some(place)
+}
+
+/// The entries of a journal, up to its sound end.
+struct Scan {
+    records: Vec<KeyRecord>,
+    next_sequence: u64,
+    end: usize,
+}
+
+fn scan_entries(bytes: &[u8], place: Place, mac_key: &MacSecret) -> Result<Scan> {
+    let mut scan = Scan {
+        records: Vec::new(),
+        next_sequence: 0,
+        end: JOURNAL_HEADER_BYTES,
+    };
+    while let Some(rest) = bytes.get(scan.end..).filter(|rest| !rest.is_empty()) {
+        let corrupt = |what: &str| {
+            let during = format!("read keyring entry {}: {what}", scan.next_sequence);
+            Error::new(ErrorKind::Corrupt, during)
+                .with_advice("restore the keys directory from its backup; do not delete anything")
+        };
+        match read_entry(rest, place, mac_key) {
+            Some(entry) if entry.sequence == scan.next_sequence => {
+                scan.records.extend(decode_body(entry.body)?);
+                scan.next_sequence += 1;
+                scan.end += entry.bytes;
+            }
+            Some(_) => return Err(corrupt("an entry before it is missing")),
+            None if holds_entry_later(rest, place, mac_key) => {
+                return Err(corrupt("it is damaged, and later ones are sound"));
+            }
+            None if is_torn(rest, scan.end) => break,
+            None => return Err(corrupt("it is whole, and damaged")),
+        }
+    }
+    Ok(scan)
+}
+
+struct Entry<'a> {
+    sequence: u64,
+    body: &'a [u8],
+    bytes: usize,
+}
+
+/// The length an entry claims, if its header agrees with itself.
+fn claimed_length(bytes: &[u8]) -> Option<usize> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = u32::from_be_bytes(*length);
+    let complement = u32::from_be_bytes(*rest.first_chunk()?);
+    let is_sound = length == !complement && length as usize <= ENTRY_BYTES_MAX;
+    is_sound.then_some(length as usize)
+}
+
+fn read_entry<'a>(bytes: &'a [u8], place: Place, mac_key: &MacSecret) -> Option<Entry<'a>> {
+    let length = claimed_length(bytes)?;
+    let (header, rest) = bytes.split_first_chunk::<ENTRY_HEADER_BYTES>()?;
+    let sequence = u64::from_be_bytes(*header.last_chunk()?);
+    let (body, rest) = rest.split_at_checked(length)?;
+    let found_mac = rest.first_chunk::<MAC_BYTES>()?;
+    let entry_mac = place.entry_mac(mac_key, header, body);
+    let bytes = ENTRY_HEADER_BYTES + length + MAC_BYTES;
+    bool::from(entry_mac.ct_eq(found_mac)).then_some(Entry {
+        sequence,
+        body,
+        bytes,
+    })
+}
+
+/// Whether a sound entry begins anywhere behind the first byte.
+fn holds_entry_later(bytes: &[u8], place: Place, mac_key: &MacSecret) -> bool {
+    let starts = 1..bytes.len().saturating_sub(ENTRY_HEADER_BYTES + MAC_BYTES);
+    starts
+        .into_iter()
+        .filter_map(|start| bytes.get(start..))
+        .any(|rest| claimed_length(rest).is_some() && read_entry(rest, place, mac_key).is_some())
+}
+
+/// Whether the bytes at the journal's end look like an append that a crash cut short: the file
+/// ends inside the entry, or holds a sector that was never written. Ciphertext and MACs fill every
+/// sector of a whole entry, so a flipped bit does not look like either.
+fn is_torn(rest: &[u8], offset: usize) -> bool {
+    let ends_early = match claimed_length(rest) {
+        Some(length) => rest.len() < ENTRY_HEADER_BYTES + length + MAC_BYTES,
+        None => rest.len() < ENTRY_HEADER_BYTES,
+    };
+    let to_boundary = (SECTOR_BYTES - offset % SECTOR_BYTES) % SECTOR_BYTES;
+    let (first, sectors) = rest.split_at(to_boundary.min(rest.len()));
+    let is_zero = |sector: &[u8]| !sector.is_empty() && sector.iter().all(|byte| *byte == 0);
+    ends_early || is_zero(first) || sectors.chunks(SECTOR_BYTES).any(is_zero)
+}
+
+/// Keeps the last record of every key, checks the chain of versions, and counts dead bytes.
+fn latest_records(records: Vec<KeyRecord>) -> Result<(Vec<KeyRecord>, u64)> {
+    let mut places = std::collections::HashMap::new();
+    let mut latest: Vec<KeyRecord> = Vec::new();
+    let mut dead_bytes = 0;
+    for record in records {
+        let Some(held) = places
+            .get(&record.id)
+            .and_then(|place: &usize| latest.get_mut(*place))
+        else {
+            places.insert(record.id, latest.len());
+            latest.push(record);
+            continue;
+        };
+        if record.version != held.version + 1 || record.tenant != held.tenant {
+            let during = format!("read the history of tenant key {}", record.id);
+            return Err(Error::new(ErrorKind::Corrupt, during));
+        }
+        dead_bytes += encoded_bytes(held);
+        *held = record;
+    }
+    Ok((latest, dead_bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Keys, and nothing else: hierarchy, wraps, permits, and the gate that disables them at once.
+//!
+//! ```text
+//! root key ─► tenant key (materials) ─► bucket key ─► data key ─► stream key ─► chunks
+//! key store    keyring + erasable slot    storage       storage     derived
+//! ```
+//! Start with [`Kms`]: it opens the keyring, issues an [`UnwrapPermit`] for a [`Purpose`] and makes
+//! and opens [`BucketKey`]s. A bucket key wraps [`DataKey`]s; a data key seals its content's
+//! manifest and gives a [`StreamKey`] per stream, which encrypts chunks.
+//!
+//! Knows nothing of: objects and buckets (but as opaque bytes of an [`EncryptionContext`]), HTTP,
+//! policies, RocksDB. Synchronous throughout: key bytes never live across an `await`.
+//! Key levels, states, files and limits: docs/KEYS.md.
+
+pub mod env;
+
+mod aead;
+mod bucket_key;
+mod derive;
+mod error;
+mod field;
+#[cfg(test)]
+mod fixtures;
+mod gate;
+mod keyring;
+mod lifecycle;
+mod manager;
+mod mem;
+mod private_file;
+mod record;
+mod secret;
+mod slots;
+mod store;
+mod stream;
+mod types;
+mod wrap;
+
+pub use aead::TAG_BYTES;
+pub use bucket_key::{BucketKey, BucketKeyPurpose, BucketKeyScope};
+pub use derive::{CHUNK_SHIFT, CHUNK_SHIFTS, ContentScope, MANIFEST_BYTES_MAX, SUITE};
+pub use env::{Clock, Env, ManualClock, OsRng, Rng, SeededRng, SystemClock, random_array};
+pub use error::{BoxError, Error, ErrorKind, Result};
+pub use field::{FIELD_BYTES_MAX, FIELD_OVERHEAD_BYTES, FieldCipher, FieldName};
+pub use gate::{
+    GateClosed, InFlight, JobId, KeyGate, Principal, Purpose, Reason, RequestId, UnwrapPermit,
+};
+pub use lifecycle::{KeyEvent, KeyState};
+pub use manager::{CREDENTIAL_BYTES_MAX, CloseListener, Kms, MaterialInfo, TenantKeyInfo};
+pub use mem::{
+    ARENA_BLOCK_BYTES, ARENA_SLOTS_MAX, ArenaUsage, KeyRef, MemoryKind, SECRET_BYTES, arena_usage,
+};
+pub use secret::{DataKey, RootKey};
+pub use store::{
+    ARGON2_LANES, ARGON2_LANES_MAX, ARGON2_MEMORY_KIB, ARGON2_MEMORY_KIB_MAX, ARGON2_PASSES,
+    ARGON2_PASSES_MAX, Capabilities, ErasureAssurance, KeyStore, MemoryStore, PASSPHRASE_BYTES_MAX,
+    PASSPHRASE_BYTES_MIN, PassphraseStore, SEALED_ROOT_BYTES,
+};
+pub use stream::{ChunkPosition, STREAM_CHUNKS_MAX, StreamKey};
+pub use types::{
+    BucketKeyId, CONTEXT_ENTRIES_MAX, CONTEXT_NAME_BYTES_MAX, CONTEXT_VALUE_BYTES_MAX,
+    EncryptionContext, ParseIdError, TenantId, TenantKeyId,
+};
+#[doc(hidden)]
+pub use types::{parse_id, write_hex};
+pub use wrap::{WRAPPED_KEY_BYTES, WRAPPED_KEY_COMMITTED_BYTES, WrapKind, WrappedKey};
