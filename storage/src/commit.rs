@@ -1,0 +1,262 @@
+//! The commit point: one thread decides conditions and writes synced batches.
+//!
+//! Owns: the queue in front of the metadata store, group commit, the decision of every condition.
+//! Knows nothing of: what a row means, segments (data is flushed before a commit is asked for).
+//!
+//! Invariants
+//! - Conditions are decided here and nowhere else, one commit after the other, against the rows as
+//!   they will be after the commits before it in the same batch. Two commits that contradict each
+//!   other never both succeed.
+//! - A commit that entered the queue is carried out whether or not its caller still waits.
+//! - After a failed write nothing is written again until the node restarts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::meta::{Change, Condition, MetaStore, RowKey, ScanStep, prefix_end};
+
+/// Commits that may wait in the queue; a caller beyond it waits to enter.
+const QUEUE_MAX: usize = 4_096;
+/// Commits in one batch. A larger batch only adds latency: the sync is shared already.
+const BATCH_COMMITS_MAX: usize = 512;
+/// Bytes of changes in one batch, the limit of RocksDB's own write groups.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+struct Request {
+    conditions: Vec<Condition>,
+    changes: Vec<Change>,
+    reply: oneshot::Sender<Result<()>>,
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        self.changes
+            .iter()
+            .map(|change| match change {
+                Change::Put { row, value } => row.bytes.len() + value.len(),
+                Change::Delete { row } | Change::Add { row, .. } => row.bytes.len() + 8,
+            })
+            .sum()
+    }
+}
+
+/// Counts of what the committer did.
+#[derive(Debug, Default)]
+pub(crate) struct CommitCounters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+}
+
+/// The front of the commit queue.
+pub(crate) struct Committer {
+    queue: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+    fenced: Arc<AtomicBool>,
+    counters: Arc<CommitCounters>,
+}
+
+impl Committer {
+    /// Starts the committer thread over `store`. After every batch it raises `synced` to the
+    /// store's sequence number, which the volumes write down as their watermark.
+    pub(crate) fn start(store: Arc<dyn MetaStore>, synced: Arc<AtomicU64>) -> Result<Self> {
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
+        let fenced = Arc::new(AtomicBool::new(false));
+        let counters = Arc::new(CommitCounters::default());
+        let worker = Worker {
+            store,
+            synced,
+            fenced: Arc::clone(&fenced),
+            counters: Arc::clone(&counters),
+        };
+        let thread = std::thread::Builder::new()
+            .name("kluis-commit".to_owned())
+            .spawn(move || worker.run(requests))
+            .map_err(|cause| {
+                Error::new(ErrorKind::Unavailable, "start the committer thread").with_source(cause)
+            })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), fenced, counters })
+    }
+
+    /// Makes `changes` if `conditions` hold; durable once this returns.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Conflict`]: a condition does not hold; nothing was changed.
+    /// - [`ErrorKind::Fenced`]: a write failed, now or before.
+    pub(crate) async fn commit(
+        &self,
+        conditions: Vec<Condition>,
+        changes: Vec<Change>,
+    ) -> Result<()> {
+        let closed = || Error::new(ErrorKind::Unavailable, "commit: the node is closing");
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(closed)?;
+        queue.send(Request { conditions, changes, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Whether a write has failed.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
+    }
+
+    /// Counts so far.
+    pub(crate) fn counters(&self) -> &CommitCounters {
+        &self.counters
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        // Ends the queue; the thread carries out what is in it and stops.
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the committer thread panicked");
+        }
+    }
+}
+
+struct Worker {
+    store: Arc<dyn MetaStore>,
+    synced: Arc<AtomicU64>,
+    fenced: Arc<AtomicBool>,
+    counters: Arc<CommitCounters>,
+}
+
+impl Worker {
+    fn run(self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            let mut bytes = first.bytes();
+            let mut batch = vec![first];
+            while batch.len() < BATCH_COMMITS_MAX && bytes < BATCH_BYTES_MAX {
+                let Ok(next) = requests.try_recv() else { break };
+                bytes += next.bytes();
+                batch.push(next);
+            }
+            self.carry_out(batch);
+        }
+    }
+
+    /// Decides and writes one batch, and answers everyone in it.
+    fn carry_out(&self, batch: Vec<Request>) {
+        let mut overlay = Overlay::default();
+        let mut changes = Vec::new();
+        let mut accepted = Vec::new();
+        for request in batch {
+            match self.decide(&request.conditions, &overlay) {
+                Ok(()) => {
+                    for change in &request.changes {
+                        overlay.apply(change);
+                    }
+                    changes.extend(request.changes);
+                    accepted.push(request.reply);
+                }
+                Err(error) => {
+                    if error.kind() == ErrorKind::Conflict {
+                        self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let _ = request.reply.send(Err(error));
+                }
+            }
+        }
+        if accepted.is_empty() {
+            return;
+        }
+        let outcome = self.write(&changes);
+        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.counters.commits.fetch_add(accepted.len() as u64, Ordering::Relaxed);
+        for reply in accepted {
+            let answer = outcome.as_ref().copied().map_err(|error: &Error| {
+                Error::new(error.kind(), error.during())
+                    .with_advice("restart the node, it recovers")
+            });
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn write(&self, changes: &[Change]) -> Result<()> {
+        if self.fenced.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Fenced, "commit after a failed write"));
+        }
+        match self.store.write(changes) {
+            Ok(sequence) => {
+                self.synced.fetch_max(sequence, Ordering::AcqRel);
+                Ok(())
+            }
+            Err(error) => {
+                self.fenced.store(true, Ordering::Release);
+                tracing::error!(%error, "a metadata write failed; the node takes no more writes");
+                Err(error)
+            }
+        }
+    }
+
+    fn decide(&self, conditions: &[Condition], overlay: &Overlay) -> Result<()> {
+        for condition in conditions {
+            let holds = match condition {
+                Condition::RowIs { row, expected } => {
+                    let held = match overlay.0.get(row) {
+                        Some(pending) => pending.clone(),
+                        None => self.store.get(row.family, &row.bytes)?,
+                    };
+                    held == *expected
+                }
+                Condition::NoRowUnder { prefix } => self.none_under(prefix, overlay)?,
+            };
+            if !holds {
+                return Err(Error::new(ErrorKind::Conflict, "commit: a condition does not hold"));
+            }
+        }
+        Ok(())
+    }
+
+    fn none_under(&self, prefix: &RowKey, overlay: &Overlay) -> Result<bool> {
+        let under = |row: &RowKey| {
+            row.family == prefix.family && row.bytes.starts_with(prefix.bytes.as_slice())
+        };
+        if overlay.0.iter().any(|(row, value)| under(row) && value.is_some()) {
+            return Ok(false);
+        }
+        let mut empty = true;
+        let upper = prefix_end(&prefix.bytes);
+        self.store.scan(prefix.family, &prefix.bytes, &upper, &mut |row_key, _| {
+            let row = RowKey { family: prefix.family, bytes: row_key.to_vec() };
+            if matches!(overlay.0.get(&row), Some(None)) {
+                return Ok(ScanStep::Next);
+            }
+            empty = false;
+            Ok(ScanStep::Stop)
+        })?;
+        Ok(empty)
+    }
+}
+
+/// Rows as the commits accepted so far in this batch will leave them.
+#[derive(Default)]
+struct Overlay(HashMap<RowKey, Option<Bytes>>);
+
+impl Overlay {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put { row, value } => {
+                self.0.insert(row.clone(), Some(value.clone()));
+            }
+            Change::Delete { row } => {
+                self.0.insert(row.clone(), None);
+            }
+            // Counter rows are never a condition.
+            Change::Add { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

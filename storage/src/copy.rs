@@ -1,0 +1,212 @@
+//! COPY: an object under another name, inside one tenant.
+//!
+//! Owns: the choice between sharing the content and encrypting anew. Knows nothing of: HTTP.
+//!
+//! Invariants
+//! - A shared content is counted before its new version appears, in the same commit.
+//! - The data key of a shared content is bound to the new version; the old wrap does not open it.
+//! - Bytes are read and encrypted anew when the copy asks for a checksum that the source lacks, or
+//!   for another way of encryption.
+
+use bytes::Bytes;
+use kluis_kms::Purpose;
+
+use crate::body::CopyBody;
+use crate::bucket_keys::BucketAccess;
+use crate::conditions::Validators;
+use crate::digest::{ChecksumAlgorithm, ChecksumType};
+use crate::engine::{Engine, Inner};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, encode_context, object_row_key};
+use crate::namespace::{Table, TenantNs};
+use crate::put::VersionParts;
+use crate::requests::{CopyRequest, GetReply, GetRequest, PutReceipt, PutRequest};
+use crate::rows::{ContentRow, ObjectRow};
+use crate::types::{Conditions, ContentId, ETag, ObjectInfo, Tags};
+
+/// A source whose content the copy shares.
+struct Shared {
+    key: ContentKey,
+    content: ContentId,
+    info: ObjectInfo,
+    tags: Tags,
+}
+
+impl Engine {
+    /// Copies an object.
+    ///
+    /// # Errors
+    /// Those of [`Engine::get`] for the source, and of [`Engine::put`] for the copy.
+    pub async fn copy(&self, purpose: &Purpose, request: CopyRequest<'_>) -> Result<PutReceipt> {
+        let inner = &self.inner;
+        let ns = inner.tenants.namespace(purpose.tenant)?;
+        inner.admit(0)?;
+        let access = inner.keys.for_write(&ns, purpose, request.bucket.id).await?;
+        for _ in 0..COMMIT_TRIES_MAX {
+            let (shared, record) = inner.open_source(&ns, purpose, &request).await?;
+            if !may_share(&shared.info, &access, &request) {
+                return self.copy_anew(purpose, request, shared.tags).await;
+            }
+            match inner.copy_shared(&ns, purpose, &access, &request, &shared, record).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                outcome => return outcome,
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "commit a copy"))
+    }
+
+    /// Reads the source and stores it like a body that was sent.
+    async fn copy_anew(
+        &self,
+        purpose: &Purpose,
+        request: CopyRequest<'_>,
+        tags: Tags,
+    ) -> Result<PutReceipt> {
+        let source = GetRequest {
+            bucket: request.source.0,
+            object_key: request.source.1,
+            conditions: Conditions::default(),
+            range: None,
+            part_number: None,
+        };
+        let GetReply { info, body, .. } = self.get(purpose, source).await?;
+        let algorithm = request
+            .checksum
+            .or_else(|| info.checksums.iter().map(|checksum| checksum.algorithm).find(is_shown))
+            .unwrap_or(ChecksumAlgorithm::Crc64Nvme);
+        let md5 = request.sse == crate::types::SseMode::S3;
+        let algorithms =
+            [Some(algorithm), md5.then_some(ChecksumAlgorithm::Md5)].into_iter().flatten();
+        let body = CopyBody::new(body, info.size, &algorithms.collect::<Vec<_>>());
+        let put = PutRequest {
+            bucket: request.bucket,
+            object_key: request.object_key,
+            headers: request.headers.unwrap_or(info.headers),
+            tags: request.tags.unwrap_or(tags),
+            sse: request.sse,
+            context: request.context,
+            conditions: request.conditions,
+            body: Box::new(body),
+        };
+        self.put(purpose, put).await
+    }
+}
+
+fn is_shown(algorithm: &ChecksumAlgorithm) -> bool {
+    *algorithm != ChecksumAlgorithm::Md5
+}
+
+/// Whether the copy is nothing but rows.
+fn may_share(info: &ObjectInfo, access: &BucketAccess, request: &CopyRequest<'_>) -> bool {
+    let has = |wanted| info.checksums.iter().any(|checksum| checksum.algorithm == wanted);
+    info.tenant_key == access.tenant_key()
+        && info.sse == request.sse
+        && info.size <= crate::types::PUT_BYTES_MAX
+        && (request.checksum.is_none_or(has) && info.checksum_type == ChecksumType::FullObject)
+}
+
+/// The ETag of a copy: the source's, which names the same bytes; a copy has no parts to count.
+fn copied_etag(info: &ObjectInfo) -> ETag {
+    match info.etag.as_str().split_once('-') {
+        Some((digest, _)) => ETag::new(format!("{digest}-1")),
+        None => info.etag.clone(),
+    }
+}
+
+impl Inner {
+    async fn open_source(
+        &self,
+        ns: &TenantNs,
+        purpose: &Purpose,
+        request: &CopyRequest<'_>,
+    ) -> Result<(Shared, (ContentRow, Bytes))> {
+        let (bucket, object_key) = request.source;
+        let held = self.held_or_absent(ns, bucket, object_key).await?;
+        let opened = self.open_row(ns, purpose, bucket, object_key, &held.row).await?;
+        request.source_conditions.check_source(&Validators {
+            etag: opened.attributes.etag.clone(),
+            modified_ms: held.row.modified_ms,
+            size: held.row.size,
+        })?;
+        let row = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
+        let row = row.ok_or_else(|| Error::new(ErrorKind::Conflict, "find a copy's content"))?;
+        let record = ContentRow::decode(&row)?;
+        let (key, info, _) =
+            self.open_content(ns, bucket, object_key, (&held, &opened), &record)?;
+        let of = (object_key, held.row.version.as_bytes());
+        let tags = if held.row.tags.is_empty() {
+            Tags::default()
+        } else {
+            crate::rows::decode_tags(&opened.access.open("tg", of, &held.row.tags)?)?
+        };
+        Ok((Shared { key, content: held.row.content, info, tags }, (record, row)))
+    }
+
+    /// One try of a copy that shares its source's content.
+    async fn copy_shared(
+        &self,
+        ns: &TenantNs,
+        purpose: &Purpose,
+        access: &BucketAccess,
+        request: &CopyRequest<'_>,
+        shared: &Shared,
+        (mut record, held_record): (ContentRow, Bytes),
+    ) -> Result<PutReceipt> {
+        let info = &shared.info;
+        let context = encode_context(&request.context);
+        let etag = copied_etag(info);
+        let parts = VersionParts {
+            headers: request.headers.as_ref().unwrap_or(&info.headers),
+            tags: request.tags.as_ref().unwrap_or(&shared.tags),
+            context: &context,
+            etag: etag.clone(),
+            checksum_algorithm: crate::put::shown_algorithm(&info.checksums),
+            checksum_type: info.checksum_type,
+        };
+        let binding = Binding {
+            tenant: ns.tenant(),
+            bucket: request.bucket,
+            object_key: request.object_key,
+            content: shared.content,
+            sse: request.sse,
+            context: &context,
+        };
+        let row = self.seal_version(access, &binding, &shared.key.data_key, &record, &parts)?;
+        let row = ObjectRow { size: info.size, ..row };
+        let (mut draft, replaced) = self
+            .replace(ns, purpose, request.bucket, request.object_key, &request.conditions)
+            .await?;
+        let replaces_itself =
+            replaced.is_some_and(|replaced| replaced.row.content == shared.content);
+        let content_row = ns.row(Table::Contents, &[shared.content.as_bytes()]);
+        if replaces_itself {
+            // The version given up and the new one share the content: its count stays.
+            draft = self.in_bucket(ns, request.bucket).await?;
+            let held = self.held_or_absent(ns, request.bucket, request.object_key).await?;
+            if held.row.content != shared.content {
+                return Err(Error::new(ErrorKind::Conflict, "copy an object onto itself"));
+            }
+            let row_key = object_row_key(ns, request.bucket, request.object_key);
+            draft.expect(row_key, Some(held.bytes));
+            draft.expect(content_row, Some(held_record));
+        } else {
+            record.references = record.references.checked_add(1).ok_or_else(|| {
+                Error::new(ErrorKind::Misuse, "count one more copy of a content")
+            })?;
+            draft.expect(content_row.clone(), Some(held_record));
+            draft.put(content_row, record.encode());
+        }
+        draft.put(object_row_key(ns, request.bucket, request.object_key), row.encode());
+        self.committer.commit(draft.conditions, draft.changes).await?;
+        Ok(PutReceipt {
+            version: row.version,
+            etag,
+            size: info.size,
+            modified_ms: row.modified_ms,
+            checksums: info.checksums.clone(),
+            checksum_type: info.checksum_type,
+            sse: request.sse,
+            tenant_key: access.tenant_key(),
+        })
+    }
+}

@@ -1,0 +1,318 @@
+//! The engine: the struct that everything starts from.
+//!
+//! Owns: opening and closing in the right order, the lock on the directory, the tasks that run
+//! beside requests. Knows nothing of: HTTP, users, policies.
+//!
+//! Invariants
+//! - One process at a time has a directory open.
+//! - After opening, every metadata row that a volume knows to have been synced is there, or the
+//!   engine does not open.
+//! - Nothing that start-up does is proportional to the number of objects.
+//!   Steps: docs/ARCHITECTURE.md, "Start and stop".
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kluis_kms::{Env, Kms, TenantId};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::blob::{Volume, VolumeConfig, VolumeParts, VolumeUsage};
+use crate::bucket_keys::BucketKeys;
+use crate::commit::Committer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, open_disk};
+use crate::meta::MetaStore;
+use crate::meta::rocks::RocksMeta;
+use crate::namespace::{MetaReader, blocking};
+use crate::registry::Registry;
+use crate::release::Pins;
+use crate::segments::GcTable;
+use crate::space::Space;
+use crate::tenants::{FamilyPlan, Tenants};
+
+/// The settings of an engine. Every field has a default that runs.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Disk input and output.
+    pub io: IoConfig,
+    /// The volume.
+    pub volume: VolumeConfig,
+    /// Bytes of the buffer pool, through which all ciphertext goes.
+    pub pool_bytes: usize,
+    /// Bodies up to this many bytes are rows; at most 32 KiB.
+    pub inline_bytes_max: u64,
+    /// Tenants that get a column family of their own; later ones share.
+    pub dedicated_namespaces_max: usize,
+    /// Shared column families; fixed when the directory is made.
+    pub pooled_families: u8,
+    /// Free space below which writes are refused, so that deletes and compaction can go on.
+    pub reserve_bytes: u64,
+    /// Reads that may run ahead of their readers, 256 KiB each.
+    pub read_ahead_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            io: IoConfig::default(),
+            volume: VolumeConfig::default(),
+            pool_bytes: 64 << 20,
+            inline_bytes_max: 4 << 10,
+            dedicated_namespaces_max: 256,
+            pooled_families: 16,
+            reserve_bytes: 2 << 30,
+            read_ahead_max: 256,
+        }
+    }
+}
+
+/// The largest `inline_bytes_max`: beyond it one flush less does not make up for compaction.
+const INLINE_BYTES_LIMIT: u64 = 32 << 10;
+/// The name of the lock file.
+const LOCK: &str = "LOCK";
+/// The directory of the metadata.
+const META: &str = "meta";
+
+/// The storage engine. Clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What the verbs work with.
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) env: Env,
+    pub(crate) kms: Arc<Kms>,
+    pub(crate) pool: BufPool,
+    pub(crate) volume: Volume,
+    pub(crate) reader: MetaReader,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) tenants: Tenants,
+    pub(crate) keys: BucketKeys,
+    pub(crate) pins: Pins,
+    pub(crate) release_wanted: Arc<Notify>,
+    pub(crate) read_ahead: Arc<Semaphore>,
+    space: Space,
+    disk: Arc<dyn Disk>,
+    report: DiskReport,
+    /// Held until the engine is gone: the lock on the directory.
+    _lock: std::os::fd::OwnedFd,
+}
+
+/// What the engine did and how it stands, for metrics and health.
+#[derive(Clone, Debug)]
+pub struct EngineStats {
+    /// Whether a write or flush failed, so that only reads are left.
+    pub fenced: bool,
+    /// Whether free space is below the reserve, so that writes are refused.
+    pub full: bool,
+    /// The backend and how it was set up.
+    pub disk: DiskReport,
+    /// Disk operations so far.
+    pub disk_stats: DiskStats,
+    /// The buffer pool.
+    pub pool: BufStats,
+    /// Segments.
+    pub usage: VolumeUsage,
+    /// Commits made durable.
+    pub commits: u64,
+    /// Synced batches that they shared.
+    pub commit_batches: u64,
+    /// Commits whose conditions did not hold.
+    pub commit_conflicts: u64,
+    /// Tenants with a namespace.
+    pub tenants: u64,
+}
+
+impl Engine {
+    /// Opens the directory, or makes it, and recovers. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Corrupt`]: acknowledged metadata is missing, or files are damaged.
+    /// - [`ErrorKind::Misuse`]: a setting is out of bounds or differs from the directory's own.
+    /// - [`ErrorKind::Unavailable`]: another process has it open, or the disk does not answer.
+    pub async fn open(
+        dir: &Path,
+        config: EngineConfig,
+        kms: Arc<Kms>,
+        env: Env,
+    ) -> Result<Self> {
+        check(&config)?;
+        let lock = lock(dir)?;
+        let meta_dir = dir.join(META);
+        let pooled = config.pooled_families;
+        let store: Arc<dyn MetaStore> =
+            blocking(move || Ok(Arc::new(RocksMeta::open(&meta_dir, pooled)?))).await?;
+        let pool = BufPool::new(config.pool_bytes, true).map_err(|e| starting("the pool", e))?;
+        let (disk, report) =
+            open_disk(dir, &config.io, &pool).map_err(|e| starting("the disk", e))?;
+        let synced = Arc::new(AtomicU64::new(store.sequence()));
+        let committer = Arc::new(Committer::start(Arc::clone(&store), Arc::clone(&synced))?);
+        let parts = VolumeParts {
+            disk: Arc::clone(&disk),
+            pool: pool.clone(),
+            table: Arc::new(GcTable::new(Arc::clone(&store), Arc::clone(&committer))),
+            meta_seq: synced,
+            env: env.clone(),
+        };
+        let volume_config =
+            VolumeConfig { pooled_families: u32::from(pooled), ..config.volume.clone() };
+        let (volume, recovered) = Volume::open(volume_config, parts).await?;
+        check_watermark(recovered.max_meta_seq, store.sequence())?;
+        let reader = MetaReader::new(store);
+        let plan = FamilyPlan { dedicated_max: config.dedicated_namespaces_max, pooled };
+        let tenants =
+            Tenants::open(reader.clone(), Arc::clone(&committer), env.clone(), plan).await?;
+        let keys = BucketKeys::new(Arc::clone(&kms), env.clone(), Arc::clone(&committer));
+        let inner = Arc::new(Inner {
+            space: Space::new(dir.to_path_buf(), config.reserve_bytes, env.clone()),
+            read_ahead: Arc::new(Semaphore::new(config.read_ahead_max)),
+            release_wanted: Arc::new(Notify::new()),
+            pins: Pins::default(),
+            config,
+            env,
+            kms,
+            pool,
+            volume,
+            reader,
+            committer,
+            tenants,
+            keys,
+            disk,
+            report,
+            _lock: lock,
+        });
+        tokio::spawn(crate::release::run(Arc::downgrade(&inner)));
+        Ok(Self { inner })
+    }
+
+    /// Closes in order: the segments, then the metadata. Requests must be over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fenced`]: a write or flush failed; the next start recovers.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.volume.close().await?;
+        let store = Arc::clone(self.inner.reader.store());
+        blocking(move || store.close()).await
+    }
+
+    /// The keys.
+    pub fn kms(&self) -> &Arc<Kms> {
+        &self.inner.kms
+    }
+
+    /// The node's own rows.
+    pub fn registry(&self) -> Registry {
+        Registry::new(
+            Arc::clone(self.inner.reader.store()),
+            Arc::clone(&self.inner.committer),
+        )
+    }
+
+    /// Makes a tenant's default key and namespace, where they are missing.
+    ///
+    /// # Errors
+    /// As [`Engine::create_namespaces`].
+    pub async fn create_namespace(&self, tenant: TenantId) -> Result<()> {
+        self.create_namespaces(&[tenant]).await
+    }
+
+    /// Makes default keys and namespaces of many tenants, with one flush and one commit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fenced`], [`ErrorKind::Full`], [`ErrorKind::Unavailable`]: see there.
+    pub async fn create_namespaces(&self, tenants: &[TenantId]) -> Result<()> {
+        let keyless: Vec<_> = tenants
+            .iter()
+            .copied()
+            .filter(|tenant| self.inner.kms.default_tenant_key(*tenant).is_err())
+            .collect();
+        let kms = Arc::clone(&self.inner.kms);
+        blocking(move || {
+            kms.create_tenant_keys(&keyless)?;
+            Ok(())
+        })
+        .await?;
+        self.inner.tenants.create(tenants).await
+    }
+
+    /// How the engine stands.
+    pub fn stats(&self) -> EngineStats {
+        let inner = &self.inner;
+        let counters = inner.committer.counters();
+        EngineStats {
+            fenced: inner.is_fenced(),
+            full: inner.space.is_full(),
+            disk: inner.report.clone(),
+            disk_stats: inner.disk.stats(),
+            pool: inner.pool.stats(),
+            usage: inner.volume.usage(),
+            commits: counters.commits.load(Ordering::Relaxed),
+            commit_batches: counters.batches.load(Ordering::Relaxed),
+            commit_conflicts: counters.conflicts.load(Ordering::Relaxed),
+            tenants: inner.tenants.count() as u64,
+        }
+    }
+}
+
+impl Inner {
+    /// Refuses a write that the node cannot keep, before its body is read.
+    pub(crate) fn admit(&self, bytes: u64) -> Result<()> {
+        if self.is_fenced() {
+            return Err(Error::new(ErrorKind::Fenced, "admit a write")
+                .with_advice("restart the node, it recovers"));
+        }
+        self.space.admit(bytes)
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.volume.is_fenced() || self.committer.is_fenced()
+    }
+}
+
+fn check(config: &EngineConfig) -> Result<()> {
+    if config.inline_bytes_max > INLINE_BYTES_LIMIT {
+        let what = format!("inline bodies of {} bytes", config.inline_bytes_max);
+        return Err(Error::new(ErrorKind::Misuse, what).with_advice("at most 32 KiB"));
+    }
+    if config.pooled_families == 0 {
+        return Err(Error::new(ErrorKind::Misuse, "share 0 families"));
+    }
+    Ok(())
+}
+
+/// Point-in-time recovery of the metadata may have dropped the end of a damaged log. The volumes
+/// know how far it was synced.
+fn check_watermark(watermark: u64, sequence: u64) -> Result<()> {
+    if sequence >= watermark {
+        return Ok(());
+    }
+    let what = format!("open metadata at {sequence}, synced before up to {watermark}");
+    Err(Error::new(ErrorKind::Corrupt, what)
+        .with_advice("acknowledged metadata is missing: restore the newest backup of meta/"))
+}
+
+fn lock(dir: &Path) -> Result<std::os::fd::OwnedFd> {
+    let path: PathBuf = dir.join(LOCK);
+    let during = format!("lock {}", path.display());
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|cause| {
+        Error::new(ErrorKind::Unavailable, during.clone()).with_source(cause)
+    })?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|cause| {
+        Error::new(ErrorKind::Unavailable, during)
+            .with_source(cause)
+            .with_advice("another kluis process has this directory open")
+    })?;
+    Ok(file)
+}
+
+fn starting(what: &str, cause: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("open {what}")).with_source(cause)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,467 @@
+//! GET and HEAD: an object read, whole or in part.
+//!
+//! The way: object row → leave to read → data key → commitment → manifest → chunks, each verified
+//! before a byte of it leaves.
+//! Owns: that order, the plan of chunks, read-ahead. Knows nothing of: HTTP, where bytes lie.
+//!
+//! Invariants
+//! - The first chunk is verified before [`Engine::get`] returns; a later failure ends the body with
+//!   an error, never short.
+//! - Each chunk is decrypted inside the tenant key's gate, and plaintext that waits for its reader
+//!   is given out only while the gate is open.
+//! - The content is pinned: a delete meanwhile takes the name, not the bytes under the reader.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kluis_kms::{ContentScope, Purpose, UnwrapPermit};
+use subtle::ConstantTimeEq as _;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+use crate::blob::{Damage, ExtentId, Location};
+use crate::crypt::{ChunkDecryptor, chunk_bytes, chunk_count, within};
+use crate::engine::{Engine, Inner};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{Binding, ContentKey, Held, Opened, open_heading, validators};
+use crate::namespace::{Table, TenantNs};
+use crate::release::Pin;
+use crate::requests::{GetReply, GetRequest};
+use crate::rows::{ContentRow, Manifest};
+use crate::types::{
+    BucketInfo, CHUNK_BYTES, ContentId, EXTENT_CHUNKS, ObjectInfo, ObjectKey, PartInfo, StreamId,
+    TAG_BYTES,
+};
+
+/// Chunks fetched and decrypted in one step: one read of at most 256 KiB and 64 bytes. What a GET
+/// holds of plaintext is this, and as much again when it reads ahead.
+const STEP_CHUNKS: u64 = 4;
+/// Tries to open an object that is replaced while it is being opened.
+const OPEN_TRIES_MAX: usize = 16;
+
+/// An object opened for reading.
+struct OpenObject {
+    info: ObjectInfo,
+    range: Range<u64>,
+    manifest: Manifest,
+    source: Source,
+}
+
+/// What chunks are read with.
+struct Source {
+    inner: Arc<Inner>,
+    ns: TenantNs,
+    permit: Arc<UnwrapPermit>,
+    content: ContentId,
+    inline: bool,
+    key: ContentKey,
+    _pin: Pin,
+}
+
+impl Engine {
+    /// What is known of an object, and the bytes that the request names.
+    ///
+    /// # Errors
+    /// As [`Engine::get`], without those of reading bytes.
+    pub async fn head(
+        &self,
+        purpose: &Purpose,
+        request: GetRequest<'_>,
+    ) -> Result<(ObjectInfo, Range<u64>)> {
+        let opened = self.inner.open_object(purpose, &request).await?;
+        Ok((opened.info, opened.range))
+    }
+
+    /// Opens an object; its first chunk is verified once this returns.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Corrupt`], [`ErrorKind::Tampered`]: stored bytes do not verify.
+    /// - [`ErrorKind::InvalidRange`]: range or part number name no bytes of the object.
+    /// - [`ErrorKind::KeyDisabled`], [`ErrorKind::KeyDestroyed`]: of the tenant key it is under.
+    /// - [`ErrorKind::NotFound`]: no such object.
+    /// - [`ErrorKind::NotModified`], [`ErrorKind::PreconditionFailed`]: by the conditions.
+    pub async fn get(&self, purpose: &Purpose, request: GetRequest<'_>) -> Result<GetReply> {
+        for _ in 0..OPEN_TRIES_MAX {
+            let opened = self.inner.open_object(purpose, &request).await?;
+            let (info, range) = (opened.info, opened.range.clone());
+            let mut body = ObjectReader::new(opened.source, &opened.manifest, opened.range);
+            match body.prime().await {
+                Ok(()) => return Ok(GetReply { info, range, body }),
+                // Its rows went between looking and pinning: what replaced it is there by now.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "open an object that is being replaced"))
+    }
+}
+
+impl Inner {
+    async fn open_object(
+        self: &Arc<Self>,
+        purpose: &Purpose,
+        request: &GetRequest<'_>,
+    ) -> Result<OpenObject> {
+        let ns = self.tenants.namespace(purpose.tenant)?;
+        let (bucket, object_key) = (request.bucket, request.object_key);
+        for _ in 0..OPEN_TRIES_MAX {
+            let held = self.held_or_absent(&ns, bucket, object_key).await?;
+            let opened = self.open_row(&ns, purpose, bucket, object_key, &held.row).await?;
+            request.conditions.check_read(&validators(&held.row, &opened.attributes))?;
+            let pin = Pin::new(Arc::clone(self), held.row.content);
+            let content = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
+            let Some(content) = content else { continue };
+            let record = ContentRow::decode(&content)?;
+            let (key, info, manifest) =
+                self.open_content(&ns, bucket, object_key, (&held, &opened), &record)?;
+            let range = wanted(request, &info)?;
+            let source = Source {
+                inner: Arc::clone(self),
+                ns,
+                permit: opened.access.permit,
+                content: held.row.content,
+                inline: record.inline,
+                key,
+                _pin: pin,
+            };
+            return Ok(OpenObject { info, range, manifest, source });
+        }
+        Err(Error::new(ErrorKind::Unavailable, "open an object that is being replaced"))
+    }
+
+    /// Unwraps a content's data key for this version and opens what it seals.
+    pub(crate) fn open_content(
+        &self,
+        ns: &TenantNs,
+        bucket: &BucketInfo,
+        object_key: &ObjectKey,
+        (held, opened): (&Held, &Opened),
+        record: &ContentRow,
+    ) -> Result<(ContentKey, ObjectInfo, Manifest)> {
+        let row = &held.row;
+        let access = &opened.access;
+        let heading = open_heading(access, object_key, row.version.as_bytes(), &row.heading)?;
+        let binding = Binding {
+            tenant: ns.tenant(),
+            bucket,
+            object_key,
+            content: row.content,
+            sse: row.sse,
+            context: &heading.context,
+        };
+        let bound = binding.of_version(row.version, &record.sealed_manifest)?;
+        let data_key =
+            access.data().unwrap_data_key(&access.permit, &row.wrapped, &bound).map_err(tampered)?;
+        let scope = ContentScope::new(ns.tenant(), *row.content.as_bytes());
+        if !bool::from(data_key.commitment(&scope).ct_eq(&record.commitment)) {
+            return Err(Error::new(ErrorKind::Tampered, "compare a content's commitment"));
+        }
+        let key = ContentKey { data_key, scope };
+        let manifest = self.open_manifest(&key, record, row.size)?;
+        let attributes = &opened.attributes;
+        let info = ObjectInfo {
+            version: row.version,
+            size: row.size,
+            modified_ms: row.modified_ms,
+            etag: attributes.etag.clone(),
+            headers: heading.headers,
+            tag_count: u32::from(attributes.tag_count),
+            checksums: manifest.checksums.clone(),
+            checksum_type: attributes.checksum_type,
+            parts: parts(&manifest),
+            multipart: row.multipart,
+            sse: row.sse,
+            tenant_key: access.tenant_key(),
+        };
+        Ok((key, info, manifest))
+    }
+}
+
+/// A wrap that does not open in its own binding was moved or changed: rot is caught by the
+/// metadata store's own checksums.
+fn tampered(cause: kluis_kms::Error) -> Error {
+    if cause.kind() == kluis_kms::ErrorKind::Corrupt {
+        return Error::new(ErrorKind::Tampered, "unwrap a data key").with_source(cause);
+    }
+    cause.into()
+}
+
+fn parts(manifest: &Manifest) -> Vec<PartInfo> {
+    manifest
+        .streams
+        .iter()
+        .map(|stream| PartInfo {
+            number: stream.part_number,
+            size: stream.size,
+            checksums: stream.checksums.clone(),
+        })
+        .collect()
+}
+
+/// The bytes that a request names: a range, a part, or all of them.
+fn wanted(request: &GetRequest<'_>, info: &ObjectInfo) -> Result<Range<u64>> {
+    if let Some(number) = request.part_number {
+        let mut start = 0;
+        if !info.multipart && number == 1 {
+            return Ok(0..info.size);
+        }
+        for part in &info.parts {
+            if part.number == number && info.multipart {
+                return Ok(start..start + part.size);
+            }
+            start += part.size;
+        }
+        return Err(Error::new(ErrorKind::InvalidRange, format!("find part {number}")));
+    }
+    match request.range {
+        Some(range) => range.resolve(info.size),
+        None => Ok(0..info.size),
+    }
+}
+
+/// The part of one stream that a reader wants.
+struct Slice {
+    stream: StreamId,
+    /// Plaintext bytes of the whole stream.
+    size: u64,
+    /// The wanted ones.
+    wanted: Range<u64>,
+}
+
+/// One read's worth of chunks, all in one extent.
+struct Step {
+    decryptor: Arc<ChunkDecryptor>,
+    stream: StreamId,
+    size: u64,
+    /// Chunk indices within the stream.
+    chunks: Range<u64>,
+    wanted: Range<u64>,
+}
+
+/// A step under way, with the read-ahead allowance it took.
+type Ahead = (JoinHandle<(Box<Source>, Result<Bytes>)>, Option<OwnedSemaphorePermit>);
+
+/// The plaintext of an object, in order.
+///
+/// Dropping it abandons outstanding reads (their buffers stay with the disk until they are done)
+/// and wipes the stream keys.
+pub struct ObjectReader {
+    source: Option<Box<Source>>,
+    permit: Arc<UnwrapPermit>,
+    inner: Arc<Inner>,
+    slices: VecDeque<Slice>,
+    current: Option<Current>,
+    ahead: Option<Ahead>,
+    ready: Option<Bytes>,
+}
+
+/// The slice being read.
+struct Current {
+    slice: Slice,
+    decryptor: Arc<ChunkDecryptor>,
+    position: u64,
+}
+
+impl ObjectReader {
+    fn new(source: Source, manifest: &Manifest, range: Range<u64>) -> Self {
+        let mut slices = VecDeque::new();
+        let mut start = 0;
+        for stream in &manifest.streams {
+            let end = start + stream.size;
+            let wanted = range.start.max(start)..range.end.min(end);
+            // An empty body is one chunk that still has to verify.
+            if wanted.start < wanted.end || manifest.size == 0 {
+                let wanted = wanted.start - start..wanted.end - start;
+                slices.push_back(Slice { stream: stream.stream, size: stream.size, wanted });
+            }
+            start = end;
+        }
+        Self {
+            permit: Arc::clone(&source.permit),
+            inner: Arc::clone(&source.inner),
+            source: Some(Box::new(source)),
+            slices,
+            current: None,
+            ahead: None,
+            ready: None,
+        }
+    }
+
+    /// The next bytes, `None` at the end.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Corrupt`], [`ErrorKind::Tampered`]: a chunk did not verify; none of its bytes
+    ///   were returned.
+    /// - [`ErrorKind::KeyDisabled`], [`ErrorKind::KeyDestroyed`]: the gate closed; no byte follows.
+    /// - [`ErrorKind::Unavailable`]: the disk did not answer.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let bytes = match self.ready.take() {
+            Some(ready) => Some(ready),
+            None => self.fetch().await?,
+        };
+        // What was decrypted ahead leaves only while the gate is open.
+        drop(self.permit.enter()?);
+        Ok(bytes.filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Fetches the first step, so that its failure is told before anything is answered.
+    async fn prime(&mut self) -> Result<()> {
+        self.ready = self.fetch().await?;
+        Ok(())
+    }
+
+    async fn fetch(&mut self) -> Result<Option<Bytes>> {
+        let (task, allowance) = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => match self.start()? {
+                Some(task) => (task, None),
+                None => return Ok(None),
+            },
+        };
+        let (source, outcome) = task.await.map_err(|died| {
+            Error::new(ErrorKind::Unavailable, "read chunks of an object").with_source(died)
+        })?;
+        drop(allowance);
+        self.source = Some(source);
+        let bytes = outcome?;
+        self.read_ahead()?;
+        Ok(Some(bytes))
+    }
+
+    /// Starts the next step if the node has memory to spare for it.
+    fn read_ahead(&mut self) -> Result<()> {
+        let Ok(allowance) = Arc::clone(&self.inner.read_ahead).try_acquire_owned() else {
+            return Ok(());
+        };
+        self.ahead = self.start()?.map(|task| (task, Some(allowance)));
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<Option<JoinHandle<(Box<Source>, Result<Bytes>)>>> {
+        let Some(step) = self.step()? else { return Ok(None) };
+        let source = self.source.take().expect("one step runs at a time");
+        Ok(Some(tokio::spawn(async move {
+            let outcome = source.read(&step).await;
+            (source, outcome)
+        })))
+    }
+
+    /// The next step of the plan.
+    fn step(&mut self) -> Result<Option<Step>> {
+        if self.current.is_none() {
+            let Some(slice) = self.slices.pop_front() else { return Ok(None) };
+            let key = &self.source.as_ref().expect("no step is running").key;
+            let stream_key = key.data_key.stream_key(&key.scope, slice.stream.as_bytes())?;
+            let decryptor = Arc::new(ChunkDecryptor::new(stream_key, slice.size));
+            let position = slice.wanted.start;
+            self.current = Some(Current { slice, decryptor, position });
+        }
+        let current = self.current.as_mut().expect("set above");
+        let (slice, first) = (&current.slice, current.position / CHUNK_BYTES);
+        let wanted_last = slice.wanted.end.saturating_sub(1) / CHUNK_BYTES;
+        let extent_last = (first / EXTENT_CHUNKS + 1) * EXTENT_CHUNKS - 1;
+        let last = wanted_last.min(extent_last).min(first + STEP_CHUNKS - 1).max(first);
+        let end = ((last + 1) * CHUNK_BYTES).min(slice.wanted.end);
+        let step = Step {
+            decryptor: Arc::clone(&current.decryptor),
+            stream: slice.stream,
+            size: slice.size,
+            chunks: first..last + 1,
+            wanted: current.position..end,
+        };
+        current.position = end;
+        if end >= slice.wanted.end {
+            self.current = None;
+        }
+        Ok(Some(step))
+    }
+}
+
+impl Source {
+    /// Reads, verifies and decrypts one step.
+    async fn read(&self, step: &Step) -> Result<Bytes> {
+        let first = step.chunks.start * CHUNK_BYTES;
+        let end = (step.chunks.end * CHUNK_BYTES).min(step.size);
+        let mut plain = Zeroizing::new(vec![0; within(end - first)]);
+        if self.inline {
+            let row = self.ns.get(Table::Inline, &[self.content.as_bytes()]).await?;
+            let sealed = row.ok_or_else(replaced)?;
+            if sealed.len() as u64 != step.size + TAG_BYTES {
+                return Err(Error::new(ErrorKind::Tampered, "compare an inline body's length"));
+            }
+            step.decryptor.decrypt(&self.permit, 0, &sealed, &mut plain)?;
+        } else {
+            self.read_extent(step, &mut plain).await?;
+        }
+        let wanted = within(step.wanted.start - first)..within(step.wanted.end - first);
+        Ok(Bytes::from_owner(Plain(plain)).slice(wanted))
+    }
+
+    async fn read_extent(&self, step: &Step, plain: &mut [u8]) -> Result<()> {
+        let number = u32::try_from(step.chunks.start / EXTENT_CHUNKS)
+            .map_err(|_| Error::new(ErrorKind::Tampered, "number an extent"))?;
+        let parts: [&[u8]; 2] = [step.stream.as_bytes(), &number.to_be_bytes()];
+        let row = self.ns.get(Table::Locations, &parts).await?.ok_or_else(replaced)?;
+        let location = Location::decode(&row)?;
+        let id = ExtentId { ns: self.ns.ns(), stream: step.stream, number };
+        let base = u64::from(number) * EXTENT_CHUNKS;
+        let index = |chunk: u64| u32::try_from(chunk - base).expect("at most 64 chunks an extent");
+        let chunks = index(step.chunks.start)..index(step.chunks.end);
+        let volume = &self.inner.volume;
+        let read = volume.read(id, &location, chunks).await?;
+        let spans: Vec<_> = read.spans().collect();
+        let buf = read.into_buf();
+        let mut rest = plain;
+        for (span, place) in spans.into_iter().zip(step.chunks.clone()) {
+            let sealed = buf.get(span.range).expect("a span lies in its buffer");
+            let bytes = within(chunk_bytes(step.size, place));
+            let (to, after) = rest.split_at_mut_checked(bytes).expect("the plan adds up");
+            rest = after;
+            if let Err(error) = step.decryptor.decrypt(&self.permit, place, sealed, to) {
+                return Err(self.classify(error, id, &location, span.index).await);
+            }
+        }
+        debug_assert!(rest.is_empty(), "every chunk of the step was read");
+        debug_assert!(step.chunks.end <= chunk_count(step.size), "within the stream");
+        Ok(())
+    }
+
+    /// Tells rot from tampering, for the log and for `kluis check`.
+    async fn classify(&self, error: Error, id: ExtentId, location: &Location, chunk: u32) -> Error {
+        if error.kind() != ErrorKind::Tampered {
+            return error;
+        }
+        let number = id.number;
+        match self.inner.volume.classify(id, location, chunk).await {
+            Ok(Damage::Tampered) => {
+                tracing::error!(tenant = %self.ns.tenant(), %error, extent = number, chunk,
+                    "stored bytes pass their checksum and fail authentication: tampering");
+                error
+            }
+            Ok(damage) => {
+                tracing::error!(tenant = %self.ns.tenant(), ?damage, extent = number, chunk,
+                    "stored bytes are damaged");
+                Error::new(ErrorKind::Corrupt, format!("read chunk {chunk} of extent {number}"))
+                    .with_source(error)
+            }
+            Err(cause) => cause,
+        }
+    }
+}
+
+/// The rows of a content went away before it was pinned.
+fn replaced() -> Error {
+    Error::new(ErrorKind::Conflict, "find the bytes of an object that was replaced")
+}
+
+/// Plaintext on its way out, wiped when the last reference is gone.
+struct Plain(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Plain {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}

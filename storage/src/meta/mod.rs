@@ -1,0 +1,122 @@
+//! The ordered rows that everything else hangs off.
+//!
+//! Owns: the [`MetaStore`] trait, families, conditions and changes. Knows nothing of: what a row
+//! means, RocksDB (that is [`crate::namespace`]), keys.
+//!
+//! Invariants
+//! - A write is one atomic, synced batch.
+//! - Nothing above this trait relies on more than compare-and-write inside one partition
+//!   (namespace, bucket, range), so that a distributed store can take its place.
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::types::NsId;
+
+#[cfg(test)]
+pub(crate) mod memory;
+pub(crate) mod rocks;
+
+/// A column family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Family {
+    /// The node's own rows: registry, namespaces. No tenant data.
+    Sys,
+    /// The blob store's bookkeeping: segments, dead bytes, the reclaim queue. No tenant data.
+    Gc,
+    /// Shared by tenants whose ids hash here.
+    Pooled(u8),
+    /// One tenant's own.
+    Dedicated(NsId),
+}
+
+impl Family {
+    /// The name under which RocksDB has it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Sys => "sys".to_owned(),
+            Self::Gc => "gc".to_owned(),
+            Self::Pooled(index) => format!("ns-{index:02}"),
+            Self::Dedicated(ns) => format!("ns/{ns}"),
+        }
+    }
+}
+
+/// Where a row is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct RowKey {
+    pub(crate) family: Family,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What must hold for a commit to take place.
+#[derive(Clone, Debug)]
+pub(crate) enum Condition {
+    /// The row is exactly this, or absent.
+    RowIs { row: RowKey, expected: Option<Bytes> },
+    /// No row's key starts with this one's.
+    NoRowUnder { prefix: RowKey },
+}
+
+/// One change of a commit.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Put { row: RowKey, value: Bytes },
+    Delete { row: RowKey },
+    /// Adds to a counter row; only ever in [`Family::Gc`].
+    Add { row: RowKey, delta: i64 },
+}
+
+/// What a scan does after a row.
+pub(crate) enum ScanStep {
+    /// Goes on with the next row.
+    Next,
+    /// Goes on with the first row at or after this key, which must lie ahead.
+    Seek(Vec<u8>),
+    /// Ends.
+    Stop,
+}
+
+/// A scan's visitor: row key and value.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ScanStep> + 'a;
+
+/// Ordered rows with atomic, durable batches. Calls block; callers on an async task go through
+/// [`crate::engine`]'s read pool.
+pub(crate) trait MetaStore: Send + Sync + 'static {
+    /// The row, if there is one.
+    fn get(&self, family: Family, row_key: &[u8]) -> Result<Option<Bytes>>;
+
+    /// The row if memory holds the answer: `None` means that it has to be asked for with
+    /// [`MetaStore::get`].
+    fn get_cached(&self, family: Family, row_key: &[u8]) -> Option<Result<Option<Bytes>>>;
+
+    /// Visits the rows from `lower` up to, not including, `upper`, in order.
+    fn scan(&self, family: Family, lower: &[u8], upper: &[u8], visit: &mut Visit<'_>)
+    -> Result<()>;
+
+    /// Makes the changes, all or none, and returns once they are durable, with the store's
+    /// sequence number after them.
+    fn write(&self, changes: &[Change]) -> Result<u64>;
+
+    /// Makes the family if it is absent.
+    fn ensure_family(&self, family: Family) -> Result<()>;
+
+    /// The sequence number of the last durable write.
+    fn sequence(&self) -> u64;
+
+    /// Flushes what is in memory; the store takes no writes afterwards.
+    fn close(&self) -> Result<()>;
+}
+
+/// The least byte string that is greater than every one starting with `prefix`; empty if there is
+/// none, which callers pass as "no upper bound" only for an empty prefix.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return end;
+        }
+    }
+    end
+}

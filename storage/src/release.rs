@@ -1,0 +1,196 @@
+//! Giving up the extents of streams that nothing lists any more.
+//!
+//! Owns: the queue of such streams in the family `gc`, the pins of open readers, the worker that
+//! deletes location rows in bounded batches and counts their bytes as dead.
+//! Knows nothing of: why a stream was given up; keys.
+//!
+//! Invariants
+//! - A location row and its bytes change hands in one commit: while the row is there its bytes count
+//!   as live, afterwards as dead.
+//! - A stream in the queue stays there until its last location row is gone, so a crash at any point
+//!   is taken up again at the next start.
+//! - Streams of a content that is being read are left alone until the reader is gone.
+//!   Bytes: docs/FORMAT.md, "Rows of gc".
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::blob::Location;
+use crate::engine::Inner;
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::Draft;
+use crate::meta::{Change, Family, RowKey, ScanStep, prefix_end};
+use crate::namespace::{Table, TenantNs};
+use crate::types::{ContentId, NsId, StreamId};
+
+/// The first byte of a dead-bytes counter in `gc`.
+const DEAD: u8 = b'X';
+/// The first byte of a queue row in `gc`.
+const QUEUE: u8 = b'Q';
+/// Location rows deleted by one commit.
+const BATCH_ROWS: usize = 512;
+/// Streams looked at in one round; the rest waits for the next.
+const ROUND_STREAMS: usize = 256;
+/// How long a queued stream rests, so that a reader that was just opening can pin it; and how long
+/// until pinned ones are looked at again.
+const REST: Duration = Duration::from_millis(500);
+
+/// Contents that are being read.
+#[derive(Default)]
+pub(crate) struct Pins(Mutex<HashMap<ContentId, usize>>);
+
+impl Pins {
+    fn counts(&self) -> MutexGuard<'_, HashMap<ContentId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody reads `content`.
+    pub(crate) fn is_pinned(&self, content: ContentId) -> bool {
+        self.counts().contains_key(&content)
+    }
+}
+
+/// One reader's hold on a content.
+pub(crate) struct Pin {
+    inner: Arc<Inner>,
+    content: ContentId,
+}
+
+impl Pin {
+    /// Pins `content` until dropped.
+    pub(crate) fn new(inner: Arc<Inner>, content: ContentId) -> Self {
+        *inner.pins.counts().entry(content).or_default() += 1;
+        Self { inner, content }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut counts = self.inner.pins.counts();
+        if let Some(count) = counts.get_mut(&self.content) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.content);
+                self.inner.release_wanted.notify_one();
+            }
+        }
+    }
+}
+
+/// The change that counts the bytes of a location row as dead.
+pub(crate) fn dead_bytes(location: &[u8]) -> Result<Change> {
+    let location = Location::decode(location)?;
+    let row = RowKey {
+        family: Family::Gc,
+        bytes: [&[DEAD], location.segment().to_be_bytes().as_slice()].concat(),
+    };
+    Ok(Change::Add { row, delta: i64::from(location.stored_len()) })
+}
+
+/// The queue row of a stream.
+pub(crate) fn queue_row(ns: &TenantNs, content: ContentId, stream: StreamId) -> (RowKey, Bytes) {
+    let bytes = [&[QUEUE], ns.ns().as_bytes().as_slice(), stream.as_bytes()].concat();
+    let value = [ns.tenant().as_bytes().as_slice(), content.as_bytes()].concat();
+    (RowKey { family: Family::Gc, bytes }, value.into())
+}
+
+/// A stream in the queue.
+struct Queued {
+    row: RowKey,
+    ns: TenantNs,
+    content: ContentId,
+    stream: StreamId,
+}
+
+/// Works the queue off until the engine closes.
+pub(crate) async fn run(inner: std::sync::Weak<Inner>) {
+    loop {
+        let Some(engine) = inner.upgrade() else { return };
+        let wanted = Arc::clone(&engine.release_wanted);
+        let outcome = engine.release_round().await;
+        let busy = match outcome {
+            Ok(busy) => busy,
+            Err(error) => {
+                tracing::warn!(%error, "giving up extents failed; it is tried again");
+                true
+            }
+        };
+        drop(engine);
+        if busy {
+            tokio::time::sleep(REST).await;
+        } else {
+            wanted.notified().await;
+            tokio::time::sleep(REST).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Looks at the first streams of the queue; says whether some are left for later.
+    async fn release_round(&self) -> Result<bool> {
+        let lower = vec![QUEUE];
+        let upper = prefix_end(&lower);
+        let rows = self
+            .reader
+            .fold(Family::Gc, lower, upper, Vec::new(), |rows, row_key, value| {
+                rows.push((row_key.to_vec(), value.to_vec()));
+                Ok(if rows.len() < ROUND_STREAMS { ScanStep::Next } else { ScanStep::Stop })
+            })
+            .await?;
+        let mut left = rows.len() == ROUND_STREAMS;
+        for (row_key, value) in rows {
+            let queued = self.queued(row_key, &value)?;
+            if self.pins.is_pinned(queued.content) {
+                left = true;
+            } else {
+                self.release_queued(&queued).await?;
+            }
+        }
+        Ok(left)
+    }
+
+    fn queued(&self, row_key: Vec<u8>, value: &[u8]) -> Result<Queued> {
+        let corrupt = || Error::new(ErrorKind::Corrupt, "read a row of the release queue");
+        let (tenant, rest) = value.split_first_chunk().ok_or_else(corrupt)?;
+        let content = rest.first_chunk().ok_or_else(corrupt)?;
+        let ids = row_key.get(1..).ok_or_else(corrupt)?;
+        let (ns_id, rest) = ids.split_first_chunk().ok_or_else(corrupt)?;
+        let stream = StreamId::from_bytes(*rest.first_chunk().ok_or_else(corrupt)?);
+        let ns = self.tenants.namespace(kluis_kms::TenantId::from_bytes(*tenant))?;
+        if ns.ns() != NsId::from_bytes(*ns_id) {
+            return Err(corrupt());
+        }
+        let content = ContentId::from_bytes(*content);
+        Ok(Queued { row: RowKey { family: Family::Gc, bytes: row_key }, ns, content, stream })
+    }
+
+    /// Deletes a stream's location rows batch by batch, and its queue row with the last.
+    async fn release_queued(&self, queued: &Queued) -> Result<()> {
+        loop {
+            let prefix = queued.stream.as_bytes();
+            let rows = queued
+                .ns
+                .fold(Table::Locations, prefix, &[], Vec::new(), |rows, rest, value| {
+                    rows.push((rest.to_vec(), Bytes::copy_from_slice(value)));
+                    Ok(if rows.len() < BATCH_ROWS { ScanStep::Next } else { ScanStep::Stop })
+                })
+                .await?;
+            let is_last = rows.len() < BATCH_ROWS;
+            let mut draft = Draft::default();
+            for (rest, held) in rows {
+                draft.changes.push(dead_bytes(&held)?);
+                draft.delete_held(queued.ns.row(Table::Locations, &[&rest]), held);
+            }
+            if is_last {
+                draft.changes.push(Change::Delete { row: queued.row.clone() });
+            }
+            self.committer.commit(draft.conditions, draft.changes).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
