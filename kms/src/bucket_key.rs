@@ -74,10 +74,7 @@ pub(crate) struct KeyOwner {
 
 impl KeyOwner {
     pub(crate) const fn of(permit: &UnwrapPermit) -> Self {
-        Self {
-            tenant: permit.tenant(),
-            tenant_key: permit.tenant_key(),
-        }
+        Self { tenant: permit.tenant(), tenant_key: permit.tenant_key() }
     }
 
     /// A permit for another key answers as if the key were not there.
@@ -85,10 +82,7 @@ impl KeyOwner {
         if self == Self::of(permit) {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::NotFound,
-            "use a bucket key with a permit for another key",
-        ))
+        Err(Error::new(ErrorKind::NotFound, "use a bucket key with a permit for another key"))
     }
 }
 
@@ -114,14 +108,7 @@ impl BucketKey {
         let context = scope.context_digest(owner.tenant);
         kdf(&secret.borrow(), b"bucket-key-id", [&context], &mut id);
         let id = BucketKeyId::from_bytes(id);
-        Self {
-            secret,
-            owner,
-            scope,
-            id,
-            rng,
-            wraps: WrapKind::DataKey,
-        }
+        Self { secret, owner, scope, id, rng, wraps: WrapKind::DataKey }
     }
 
     /// The id that wraps under this key carry.
@@ -166,12 +153,7 @@ impl BucketKey {
         let _in_flight = permit.enter()?;
         let header = self.header();
         let digest = context.digest();
-        Ok(wrap(
-            &self.secret.borrow(),
-            header,
-            &digest,
-            (&data_key.borrow(), rng),
-        ))
+        Ok(wrap(&self.secret.borrow(), header, &digest, (&data_key.borrow(), rng)))
     }
 
     /// Unwraps a data key that was wrapped under this bucket key with the same `context`. Take the
@@ -192,10 +174,7 @@ impl BucketKey {
             && wrapped.wrapping_key_id() == &header.wrapping_key_id
             && wrapped.wrapping_version() == header.wrapping_version;
         if !is_ours {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "unwrap a data key of another bucket key",
-            ));
+            return Err(Error::new(ErrorKind::Corrupt, "unwrap a data key of another bucket key"));
         }
         let _in_flight = permit.enter()?;
         let digest = context.digest();
@@ -210,10 +189,7 @@ impl BucketKey {
     /// [`ErrorKind::Full`]: no locked memory is left.
     pub fn with_customer_key(&self, customer_key: &[u8; 32]) -> Result<Self> {
         if self.wraps != WrapKind::DataKey || self.scope.purpose != BucketKeyPurpose::Data {
-            return Err(Error::new(
-                ErrorKind::Misuse,
-                "mix a customer's key into a bucket key",
-            ));
+            return Err(Error::new(ErrorKind::Misuse, "mix a customer's key into a bucket key"));
         }
         let secret = BucketSecret::fill_with(|slot| {
             let mut state = Hmac::<Sha256>::new_from_slice(&*self.secret.borrow())
@@ -226,14 +202,7 @@ impl BucketKey {
         })?;
         let (owner, scope, id) = (self.owner, self.scope, self.id);
         let rng = Arc::clone(&self.rng);
-        Ok(Self {
-            secret,
-            owner,
-            scope,
-            id,
-            rng,
-            wraps: WrapKind::DataKeyCustomer,
-        })
+        Ok(Self { secret, owner, scope, id, rng, wraps: WrapKind::DataKeyCustomer })
     }
 
     /// The cipher of the bucket's metadata fields. `tenant` and `bucket` must be this key's own;
@@ -247,26 +216,13 @@ impl BucketKey {
             && self.scope.bucket == *bucket
             && self.scope.purpose == BucketKeyPurpose::Meta;
         if !is_ours {
-            return Err(Error::new(
-                ErrorKind::Misuse,
-                "make a field cipher from a bucket key",
-            ));
+            return Err(Error::new(ErrorKind::Misuse, "make a field cipher from a bucket key"));
         }
         let secret = FieldSecret::fill_with(|slot| {
-            kdf(
-                &self.secret.borrow(),
-                b"meta",
-                [tenant.as_bytes(), bucket],
-                slot,
-            );
+            kdf(&self.secret.borrow(), b"meta", [tenant.as_bytes(), bucket], slot);
             Ok(())
         })?;
-        Ok(FieldCipher::new(
-            secret,
-            self.owner,
-            self.scope,
-            Arc::clone(&self.rng),
-        ))
+        Ok(FieldCipher::new(secret, self.owner, self.scope, Arc::clone(&self.rng)))
     }
 
     fn check(&self, permit: &UnwrapPermit, purpose: BucketKeyPurpose) -> Result<()> {
@@ -274,10 +230,7 @@ impl BucketKey {
         if self.scope.purpose == purpose {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Misuse,
-            "use a bucket key for what it is not for",
-        ))
+        Err(Error::new(ErrorKind::Misuse, "use a bucket key for what it is not for"))
     }
 
     const fn header(&self) -> WrapHeader {

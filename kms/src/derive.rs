@@ -43,9 +43,7 @@ pub(crate) fn kdf<const PIECES: usize>(
     const PIECES_MAX: usize = 4;
     const { assert!(PIECES <= PIECES_MAX) };
     let mut info: [&[u8]; PIECES_MAX + 3] = [&[]; PIECES_MAX + 3];
-    let parts = [b"kluis.v1/".as_slice(), label, &[0]]
-        .into_iter()
-        .chain(ctx);
+    let parts = [b"kluis.v1/".as_slice(), label, &[0]].into_iter().chain(ctx);
     for (slot, part) in info.iter_mut().zip(parts) {
         *slot = part;
     }
@@ -121,12 +119,7 @@ pub struct ContentScope {
 impl ContentScope {
     /// The scope of a content that is written now.
     pub const fn new(tenant: TenantId, content: [u8; 16]) -> Self {
-        Self {
-            tenant,
-            content,
-            suite: SUITE,
-            chunk_shift: CHUNK_SHIFT,
-        }
+        Self { tenant, content, suite: SUITE, chunk_shift: CHUNK_SHIFT }
     }
 
     /// `tenant ‖ content ‖ suite ‖ log2 C`.
@@ -154,12 +147,7 @@ impl DataKey {
     /// What the content's record holds in clear: no other data key gives the same.
     pub fn commitment(&self, scope: &ContentScope) -> [u8; 32] {
         let mut commitment = [0; 32];
-        kdf(
-            &self.borrow(),
-            b"commit",
-            [&scope.encode()],
-            &mut commitment,
-        );
+        kdf(&self.borrow(), b"commit", [&scope.encode()], &mut commitment);
         commitment
     }
 
@@ -178,10 +166,7 @@ impl DataKey {
     /// Seals the content's manifest. `seq` starts at 1 and grows by one with each new manifest of
     /// the content: the same `seq` must never seal two.
     pub fn seal_manifest(&self, scope: &ContentScope, seq: u32, manifest: &[u8]) -> Vec<u8> {
-        assert!(
-            manifest.len() <= MANIFEST_BYTES_MAX,
-            "a manifest lists at most 2^20 streams"
-        );
+        assert!(manifest.len() <= MANIFEST_BYTES_MAX, "a manifest lists at most 2^20 streams");
         let (okm, aad) = self.manifest_seal(scope, seq);
         let mut sealed = vec![0; manifest.len() + TAG_BYTES];
         let (body, tag) = sealed.split_at_mut(manifest.len());
@@ -207,23 +192,14 @@ impl DataKey {
         }
         let (okm, aad) = self.manifest_seal(scope, seq);
         let mut manifest = Zeroizing::new(vec![0; body.len()]);
-        aead::decrypt_to(
-            okm.key_bytes(),
-            okm.nonce(),
-            &aad,
-            (body, tag, &mut manifest),
-        )
-        .map_err(|_| corrupt())?;
+        aead::decrypt_to(okm.key_bytes(), okm.nonce(), &aad, (body, tag, &mut manifest))
+            .map_err(|_| corrupt())?;
         Ok(manifest)
     }
 
     /// The manifest's key and nonce, and its associated data `COM ‖ be32 seq`.
     fn manifest_seal(&self, scope: &ContentScope, seq: u32) -> (KeyNonce, [u8; 36]) {
-        let okm = kdf_key_nonce(
-            &self.borrow(),
-            b"manifest",
-            [&scope.encode(), &seq.to_be_bytes()],
-        );
+        let okm = kdf_key_nonce(&self.borrow(), b"manifest", [&scope.encode(), &seq.to_be_bytes()]);
         let mut aad = [0; 36];
         let parts = self.commitment(scope).into_iter().chain(seq.to_be_bytes());
         for (to, from) in aad.iter_mut().zip(parts) {

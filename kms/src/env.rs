@@ -50,18 +50,12 @@ pub struct Env {
 impl Env {
     /// The machine's clock and the operating system's randomness.
     pub fn system() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            rng: Arc::new(OsRng),
-        }
+        Self { clock: Arc::new(SystemClock), rng: Arc::new(OsRng) }
     }
 
     /// A clock that stands still at `now_ms` and reproducible randomness: tests and simulations.
     pub fn seeded(seed: u64, now_ms: u64) -> Self {
-        Self {
-            clock: Arc::new(ManualClock::new(now_ms)),
-            rng: Arc::new(SeededRng::new(seed)),
-        }
+        Self { clock: Arc::new(ManualClock::new(now_ms)), rng: Arc::new(SeededRng::new(seed)) }
     }
 }
 
@@ -80,9 +74,7 @@ fn unsigned(value: i64) -> u64 {
 }
 
 fn as_ns(time: Timespec) -> u64 {
-    unsigned(time.tv_sec)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(unsigned(time.tv_nsec))
+    unsigned(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(unsigned(time.tv_nsec))
 }
 
 impl Clock for SystemClock {
@@ -100,10 +92,7 @@ impl Clock for SystemClock {
 pub struct OsRng;
 
 impl Rng for OsRng {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the door the rule points to"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the door the rule points to")]
     fn fill(&self, bytes: &mut [u8]) {
         if let Err(error) = getrandom::fill(bytes) {
             // Unwinding could be caught, and then a predictable key would be used.
@@ -123,17 +112,13 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `now_ms` and a monotonic time of zero.
     pub const fn new(now_ms: u64) -> Self {
-        Self {
-            now_ms: AtomicU64::new(now_ms),
-            monotonic_ns: AtomicU64::new(0),
-        }
+        Self { now_ms: AtomicU64::new(now_ms), monotonic_ns: AtomicU64::new(0) }
     }
 
     /// Moves both times on by `ms` milliseconds.
     pub fn advance_ms(&self, ms: u64) {
         self.now_ms.fetch_add(ms, Ordering::SeqCst);
-        self.monotonic_ns
-            .fetch_add(ms.saturating_mul(1_000_000), Ordering::SeqCst);
+        self.monotonic_ns.fetch_add(ms.saturating_mul(1_000_000), Ordering::SeqCst);
     }
 }
 
@@ -160,10 +145,7 @@ pub struct SeededRng {
 impl SeededRng {
     /// The generator of `seed`.
     pub const fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            next_block: AtomicU64::new(0),
-        }
+        Self { seed, next_block: AtomicU64::new(0) }
     }
 }
 

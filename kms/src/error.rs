@@ -74,12 +74,7 @@ impl Error {
     /// An error of `kind` that happened in the step `during`.
     #[must_use]
     pub fn new(kind: ErrorKind, during: impl Into<String>) -> Self {
-        Self {
-            kind,
-            during: during.into(),
-            advice: None,
-            source: None,
-        }
+        Self { kind, during: during.into(), advice: None, source: None }
     }
 
     /// Adds what the operator should do next.
@@ -127,8 +122,6 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }

@@ -55,12 +55,7 @@ impl FieldCipher {
         scope: BucketKeyScope,
         rng: Arc<dyn Rng>,
     ) -> Self {
-        Self {
-            secret,
-            owner,
-            scope,
-            rng,
-        }
+        Self { secret, owner, scope, rng }
     }
 
     /// The epoch of the bucket key it comes from.
@@ -159,12 +154,7 @@ fn split(sealed: &[u8]) -> Option<SealedField<'_>> {
     let (body, tag) = rest.split_last_chunk()?;
     let is_field = format == FORMAT && body.len() <= FIELD_BYTES_MAX;
     let epoch = u32::from_be_bytes(*epoch);
-    is_field.then_some(SealedField {
-        epoch,
-        nonce,
-        body,
-        tag,
-    })
+    is_field.then_some(SealedField { epoch, nonce, body, tag })
 }
 
 fn bad_field() -> Error {

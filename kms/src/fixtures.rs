@@ -43,10 +43,8 @@ pub(crate) fn version_context(version: [u8; 16]) -> EncryptionContext {
         sealed,
     ))
     .into();
-    let callers = EncryptionContext::new()
-        .with(b"aws:s3:arn", b"arn:aws:s3:::b/dir")
-        .unwrap()
-        .encode();
+    let callers =
+        EncryptionContext::new().with(b"aws:s3:arn", b"arn:aws:s3:::b/dir").unwrap().encode();
     let entries: [(&[u8], &[u8]); 8] = [
         (b"x", &[2]),
         (b"b", &ramp::<16>(0x20)),
@@ -59,9 +57,7 @@ pub(crate) fn version_context(version: [u8; 16]) -> EncryptionContext {
     ];
     entries
         .iter()
-        .fold(EncryptionContext::new(), |context, (name, value)| {
-            context.with(name, value).unwrap()
-        })
+        .fold(EncryptionContext::new(), |context, (name, value)| context.with(name, value).unwrap())
 }
 
 /// Gives the same bytes on every call.
@@ -69,10 +65,7 @@ pub(crate) struct RampRng(pub(crate) u8);
 
 impl Rng for RampRng {
     fn fill(&self, bytes: &mut [u8]) {
-        bytes
-            .iter_mut()
-            .zip(0..)
-            .for_each(|(byte, step)| *byte = self.0.wrapping_add(step));
+        bytes.iter_mut().zip(0..).for_each(|(byte, step)| *byte = self.0.wrapping_add(step));
     }
 }
 
@@ -99,15 +92,8 @@ pub(crate) fn permit() -> (UnwrapPermit, Arc<KeyGate>) {
 /// The known answers' bucket key, with `rng` for its field cipher.
 pub(crate) fn bucket_key(purpose: BucketKeyPurpose, rng: Arc<dyn Rng>) -> BucketKey {
     let secret = BucketSecret::fill_with(copy_of(&ramp(0xa0))).unwrap();
-    let owner = KeyOwner {
-        tenant: tenant(),
-        tenant_key: tenant_key_id(),
-    };
-    let scope = BucketKeyScope {
-        bucket: ramp(0x20),
-        epoch: 7,
-        purpose,
-    };
+    let owner = KeyOwner { tenant: tenant(), tenant_key: tenant_key_id() };
+    let scope = BucketKeyScope { bucket: ramp(0x20), epoch: 7, purpose };
     BucketKey::new(secret, owner, scope, rng)
 }
 

@@ -223,10 +223,7 @@ impl KeyGate {
     pub fn drain(&self) {
         let mut drain = self.drain.lock().unwrap_or_else(PoisonError::into_inner);
         while self.in_flight() != 0 {
-            drain = self
-                .drained
-                .wait(drain)
-                .unwrap_or_else(PoisonError::into_inner);
+            drain = self.drained.wait(drain).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -251,10 +248,7 @@ impl KeyGate {
             let may_open = word_state(word) != STATE_DESTROYED && generation < GENERATION_MAX;
             may_open.then(|| pack(generation, STATE_OPEN, word & COUNT_MASK))
         };
-        match self
-            .word
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
-        {
+        match self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step) {
             Ok(_) => Ok(()),
             Err(word) if word_state(word) == STATE_DESTROYED => {
                 Err(Error::new(ErrorKind::KeyDestroyed, "open a key's gate"))
@@ -377,12 +371,7 @@ impl UnwrapPermit {
         let word = gate.word.load(Ordering::Acquire);
         let generation = word_generation(word);
         check_word(word, generation)?;
-        Ok(Self {
-            purpose: purpose.clone(),
-            tenant_key,
-            gate,
-            generation,
-        })
+        Ok(Self { purpose: purpose.clone(), tenant_key, gate, generation })
     }
 
     /// Starts one piece of work; the guard ends it.

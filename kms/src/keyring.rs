@@ -90,11 +90,7 @@ impl RootFile {
         let (length, sealed) = rest.split_first_chunk()?;
         let is_whole = u32::from_be_bytes(*length) as usize == sealed.len();
         let epoch = u32::from_be_bytes(*epoch);
-        let file = Self {
-            epoch,
-            keyring_id: *keyring_id,
-            sealed: sealed.to_vec(),
-        };
+        let file = Self { epoch, keyring_id: *keyring_id, sealed: sealed.to_vec() };
         (magic == ROOT_MAGIC && is_whole).then_some(file)
     }
 }
@@ -111,9 +107,7 @@ impl Place {
     fn header(&self, mac_key: &MacSecret) -> [u8; JOURNAL_HEADER_BYTES] {
         let mut bytes = [0; JOURNAL_HEADER_BYTES];
         let parts = JOURNAL_MAGIC.iter().copied().chain(self.keyring_id);
-        let parts = parts
-            .chain(self.epoch.to_be_bytes())
-            .chain(self.generation.to_be_bytes());
+        let parts = parts.chain(self.epoch.to_be_bytes()).chain(self.generation.to_be_bytes());
         let head: Vec<u8> = parts.collect();
         let header_mac = mac(&mac_key.borrow(), &[b"kms/keyring\0", &head]);
         for (to, from) in bytes.iter_mut().zip(head.into_iter().chain(header_mac)) {
@@ -124,22 +118,13 @@ impl Place {
 
     fn entry_mac(&self, mac_key: &MacSecret, entry_header: &[u8], body: &[u8]) -> [u8; MAC_BYTES] {
         let (epoch, generation) = (self.epoch.to_be_bytes(), self.generation.to_be_bytes());
-        let pieces: [&[u8]; 6] = [
-            b"kms/entry\0",
-            &self.keyring_id,
-            &epoch,
-            &generation,
-            entry_header,
-            body,
-        ];
+        let pieces: [&[u8]; 6] =
+            [b"kms/entry\0", &self.keyring_id, &epoch, &generation, entry_header, body];
         mac(&mac_key.borrow(), &pieces)
     }
 
     fn encode_entry(&self, mac_key: &MacSecret, sequence: u64, body: &[u8]) -> Vec<u8> {
-        assert!(
-            body.len() <= ENTRY_BYTES_MAX,
-            "the caller splits long entries"
-        );
+        assert!(body.len() <= ENTRY_BYTES_MAX, "the caller splits long entries");
         let length = u32::try_from(body.len()).expect("an entry is at most 16 MiB");
         let mut bytes = Vec::with_capacity(ENTRY_HEADER_BYTES + body.len() + MAC_BYTES);
         bytes.extend_from_slice(&length.to_be_bytes());
@@ -177,11 +162,7 @@ impl Keyring {
             return Err(Error::new(ErrorKind::Conflict, during)
                 .with_advice("it holds keys: restore root.sealed from its backup instead"));
         }
-        let place = Place {
-            keyring_id,
-            epoch,
-            generation: 1,
-        };
+        let place = Place { keyring_id, epoch, generation: 1 };
         let file = private_file::replace(path, &place.header(mac_key))?;
         Ok(Self::at(file, path, place))
     }
@@ -194,11 +175,8 @@ impl Keyring {
     ) -> Result<(Self, Vec<KeyRecord>)> {
         let bytes = private_file::read(path, JOURNAL_BYTES_MAX)?;
         let place = read_header(&bytes, (keyring_id, epoch), mac_key).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("read the header of {}", path.display()),
-            )
-            .with_advice("restore the keys directory from one backup, whole")
+            Error::new(ErrorKind::Corrupt, format!("read the header of {}", path.display()))
+                .with_advice("restore the keys directory from one backup, whole")
         })?;
         let scan = scan_entries(&bytes, place, mac_key)?;
         let mut keyring = Self::at(private_file::open(path, true)?, path, place);
@@ -206,10 +184,7 @@ impl Keyring {
         keyring.end = scan.end as u64;
         if scan.end < bytes.len() {
             let dropped_bytes = bytes.len() - scan.end;
-            tracing::warn!(
-                dropped_bytes,
-                "dropped a keyring entry that a crash cut short"
-            );
+            tracing::warn!(dropped_bytes, "dropped a keyring entry that a crash cut short");
             keyring.truncate()?;
         }
         let (records, dead_bytes) = latest_records(scan.records)?;
@@ -220,22 +195,11 @@ impl Keyring {
     fn at(file: File, path: &Path, place: Place) -> Self {
         let end = JOURNAL_HEADER_BYTES as u64;
         let path = path.to_owned();
-        Self {
-            file,
-            path,
-            place,
-            next_sequence: 0,
-            end,
-            dead_bytes: 0,
-            is_fenced: false,
-        }
+        Self { file, path, place, next_sequence: 0, end, dead_bytes: 0, is_fenced: false }
     }
 
     fn truncate(&mut self) -> Result<()> {
-        let result = self
-            .file
-            .set_len(self.end)
-            .and_then(|()| self.file.sync_all());
+        let result = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
         result.map_err(|error| io_error("truncate", &self.path, error))
     }
 
@@ -243,11 +207,8 @@ impl Keyring {
     /// flush failed may be durable, and its slot must stay as it is.
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.is_fenced {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "write to the keyring after a failure",
-            )
-            .with_advice("restart the node: the keyring takes no writes until then"));
+            return Err(Error::new(ErrorKind::Unavailable, "write to the keyring after a failure")
+                .with_advice("restart the node: the keyring takes no writes until then"));
         }
         Ok(())
     }
@@ -271,9 +232,7 @@ impl Keyring {
         self.file
             .write_all_at(&entry, self.end)
             .map_err(|error| io_error("append to", &self.path, error))?;
-        self.file
-            .sync_data()
-            .map_err(|error| io_error("flush", &self.path, error))?;
+        self.file.sync_data().map_err(|error| io_error("flush", &self.path, error))?;
         self.is_fenced = false;
         self.end += entry.len() as u64;
         self.next_sequence += 1;
@@ -293,10 +252,7 @@ impl Keyring {
         let generation = self.place.generation.checked_add(1).ok_or_else(|| {
             Error::new(ErrorKind::Full, "compact the keyring for the 2^32nd time")
         })?;
-        let place = Place {
-            generation,
-            ..self.place
-        };
+        let place = Place { generation, ..self.place };
         let mut bytes = place.header(mac_key).to_vec();
         let mut sequence = 0;
         for batch in batches(records) {
@@ -352,9 +308,7 @@ fn decode_body(body: &[u8]) -> Result<Vec<KeyRecord>> {
     while !rest.is_empty() {
         let (length, tail) = rest.split_first_chunk().ok_or_else(corrupt)?;
         let length = u32::from_be_bytes(*length) as usize;
-        let split = tail
-            .split_at_checked(length)
-            .filter(|_| length <= RECORD_BYTES_MAX);
+        let split = tail.split_at_checked(length).filter(|_| length <= RECORD_BYTES_MAX);
         let (encoded, tail) = split.ok_or_else(corrupt)?;
         records.push(KeyRecord::decode(encoded)?);
         rest = tail;
@@ -370,11 +324,7 @@ fn read_header(
     let header = bytes.first_chunk::<JOURNAL_HEADER_BYTES>()?;
     let (_, rest) = header.split_first_chunk::<28>()?;
     let generation = u32::from_be_bytes(*rest.first_chunk()?);
-    let place = Place {
-        keyring_id,
-        epoch,
-        generation,
-    };
+    let place = Place { keyring_id, epoch, generation };
     bool::from(place.header(mac_key).ct_eq(header)).then_some(place)
 }
 
@@ -386,11 +336,7 @@ struct Scan {
 }
 
 fn scan_entries(bytes: &[u8], place: Place, mac_key: &MacSecret) -> Result<Scan> {
-    let mut scan = Scan {
-        records: Vec::new(),
-        next_sequence: 0,
-        end: JOURNAL_HEADER_BYTES,
-    };
+    let mut scan = Scan { records: Vec::new(), next_sequence: 0, end: JOURNAL_HEADER_BYTES };
     while let Some(rest) = bytes.get(scan.end..).filter(|rest| !rest.is_empty()) {
         let corrupt = |what: &str| {
             let during = format!("read keyring entry {}: {what}", scan.next_sequence);
@@ -437,11 +383,7 @@ fn read_entry<'a>(bytes: &'a [u8], place: Place, mac_key: &MacSecret) -> Option<
     let found_mac = rest.first_chunk::<MAC_BYTES>()?;
     let entry_mac = place.entry_mac(mac_key, header, body);
     let bytes = ENTRY_HEADER_BYTES + length + MAC_BYTES;
-    bool::from(entry_mac.ct_eq(found_mac)).then_some(Entry {
-        sequence,
-        body,
-        bytes,
-    })
+    bool::from(entry_mac.ct_eq(found_mac)).then_some(Entry { sequence, body, bytes })
 }
 
 /// Whether a sound entry begins anywhere behind the first byte.
@@ -473,9 +415,7 @@ fn latest_records(records: Vec<KeyRecord>) -> Result<(Vec<KeyRecord>, u64)> {
     let mut latest: Vec<KeyRecord> = Vec::new();
     let mut dead_bytes = 0;
     for record in records {
-        let Some(held) = places
-            .get(&record.id)
-            .and_then(|place: &usize| latest.get_mut(*place))
+        let Some(held) = places.get(&record.id).and_then(|place: &usize| latest.get_mut(*place))
         else {
             places.insert(record.id, latest.len());
             latest.push(record);

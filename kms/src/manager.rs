@@ -172,18 +172,10 @@ impl Kms {
         let slots = SlotFile::create(&paths.slots, keyring_id, &mac_key)?;
         // The commit point: without root.sealed there is no keyring.
         let sealed = store.seal_root(&root_key, &root_context(identity)?)?;
-        RootFile {
-            epoch: FIRST_EPOCH,
-            keyring_id,
-            sealed,
-        }
-        .write(&paths.root)?;
+        RootFile { epoch: FIRST_EPOCH, keyring_id, sealed }.write(&paths.root)?;
         Ok(Self {
             index: RwLock::default(),
-            writer: Mutex::new(Writer {
-                keyring,
-                next_slot: 0,
-            }),
+            writer: Mutex::new(Writer { keyring, next_slot: 0 }),
             slots,
             root_key,
             mac_key,
@@ -206,12 +198,10 @@ impl Kms {
     pub fn open(dir: &Path, store: &dyn KeyStore, env: Env) -> Result<Self> {
         let paths = Paths::under(dir);
         if !paths.root.exists() {
-            return Err(
-                Error::new(ErrorKind::NotFound, format!("open a keyring in {paths:?}"))
-                    .with_advice(
-                        "make one with `kluis init`, or restore root.sealed from its backup",
-                    ),
-            );
+            return Err(Error::new(ErrorKind::NotFound, format!("open a keyring in {paths:?}"))
+                .with_advice(
+                    "make one with `kluis init`, or restore root.sealed from its backup",
+                ));
         }
         private_file::check_dir(&paths.keys)?;
         let lock = private_file::lock_dir(&paths.keys)?;
@@ -222,10 +212,7 @@ impl Kms {
         let (keyring, records) = Keyring::open(&paths.keyring, identity, &mac_key)?;
         let slots = SlotFile::open(&paths.slots, root_file.keyring_id, &mac_key)?;
         let used_slots = records.iter().flat_map(|record| &record.materials);
-        let next_slot = used_slots
-            .map(|material| material.slot + 1)
-            .max()
-            .unwrap_or(0);
+        let next_slot = used_slots.map(|material| material.slot + 1).max().unwrap_or(0);
         let mut index = Index::default();
         for record in records {
             index.insert(record);
@@ -286,10 +273,7 @@ impl Kms {
         let entry = self.permitted_entry(permit)?;
         let _in_flight = permit.enter()?;
         let record = read(&entry.record);
-        let current = record
-            .materials
-            .last()
-            .expect("a record has at least one material");
+        let current = record.materials.last().expect("a record has at least one material");
         let tenant_key = self.material(&entry, &record, current.number)?;
         let rng = &*self.env.rng;
         let secret = BucketSecret::fill_with(random(rng))?;
@@ -299,12 +283,7 @@ impl Kms {
             wrapping_version: current.number,
         };
         let digest = scope.context_digest(permit.tenant());
-        let wrapped = wrap(
-            &tenant_key.borrow(),
-            header,
-            &digest,
-            (&secret.borrow(), rng),
-        );
+        let wrapped = wrap(&tenant_key.borrow(), header, &digest, (&secret.borrow(), rng));
         let bucket_key = self.bucket_key(permit, secret, *scope);
         let id = bucket_key.id();
         Ok((bucket_key, id, wrapped))
@@ -346,12 +325,7 @@ impl Kms {
         secret: BucketSecret,
         scope: BucketKeyScope,
     ) -> BucketKey {
-        BucketKey::new(
-            secret,
-            KeyOwner::of(permit),
-            scope,
-            Arc::clone(&self.env.rng),
-        )
+        BucketKey::new(secret, KeyOwner::of(permit), scope, Arc::clone(&self.env.rng))
     }
 
     fn permitted_entry(&self, permit: &UnwrapPermit) -> Result<Arc<KeyEntry>> {
@@ -359,10 +333,7 @@ impl Kms {
         if permit.is_for(&entry.gate) {
             return Ok(entry);
         }
-        Err(Error::new(
-            ErrorKind::Misuse,
-            "use a permit of another key manager",
-        ))
+        Err(Error::new(ErrorKind::Misuse, "use a permit of another key manager"))
     }
 
     /// An unwrapped material. The caller is inside a permit's guard, so that what is cached here
@@ -377,24 +348,14 @@ impl Kms {
         if let Some(material) = materials.get(&number) {
             return Ok(Arc::clone(material));
         }
-        let held = record
-            .materials
-            .iter()
-            .find(|material| material.number == number);
+        let held = record.materials.iter().find(|material| material.number == number);
         let held = held.ok_or_else(|| {
             let during = format!("find material {number} of tenant key {}", record.id);
             Error::new(ErrorKind::Corrupt, during)
         })?;
-        let slot = SlotName {
-            index: held.slot,
-            tenant_key: record.id,
-            material: number,
-        };
+        let slot = SlotName { index: held.slot, tenant_key: record.id, material: number };
         let slot_secret = self.slots.read(&slot, &self.mac_key)?;
-        let kek = extract(
-            slot_secret.borrow().as_slice(),
-            self.root_key.borrow().as_slice(),
-        );
+        let kek = extract(slot_secret.borrow().as_slice(), self.root_key.borrow().as_slice());
         let digest = material_context(record.tenant, record.id);
         let material =
             TenantKey::fill_with(|bytes| unwrap_into(&kek, &held.wrapped, &digest, bytes))?;
@@ -414,9 +375,7 @@ fn root_mac_key(root_key: &RootKey) -> Result<MacSecret> {
 
 /// What a sealed root key is bound to.
 fn root_context((keyring_id, epoch): ([u8; 16], u32)) -> Result<EncryptionContext> {
-    EncryptionContext::new()
-        .with(b"e", &epoch.to_be_bytes())?
-        .with(b"r", &keyring_id)
+    EncryptionContext::new().with(b"e", &epoch.to_be_bytes())?.with(b"r", &keyring_id)
 }
 
 /// The context of wrap kind 1: `{k: tenant key, o: origin, t: tenant}`.

@@ -13,10 +13,7 @@
 //! - A [`KeyRef`] cannot be sent to another thread and must not live across an `await`
 //!   (`clippy.toml`): a future is moved, and would leave copies behind.
 //!   See docs/KEYS.md, "Keys in memory".
-#![expect(
-    unsafe_code,
-    reason = "mapping and locking pages, and handing out slots in them"
-)]
+#![expect(unsafe_code, reason = "mapping and locking pages, and handing out slots in them")]
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -100,15 +97,8 @@ unsafe impl Sync for SlotPointer {}
 
 impl KeyArena {
     pub(crate) const fn new(slots_max: usize) -> Self {
-        let state = ArenaState {
-            free: Vec::new(),
-            mapped: 0,
-            kind: None,
-        };
-        Self {
-            state: Mutex::new(state),
-            slots_max,
-        }
+        let state = ArenaState { free: Vec::new(), mapped: 0, kind: None };
+        Self { state: Mutex::new(state), slots_max }
     }
 
     /// A slot whose bytes `fill` has written. They are zero before. Nothing is kept on an error.
@@ -127,22 +117,13 @@ impl KeyArena {
     }
 
     fn release(&self, slot: SlotPointer) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .free
-            .push(slot);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).free.push(slot);
     }
 
     fn usage(&self) -> ArenaUsage {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let live = state.mapped - state.free.len();
-        ArenaUsage {
-            live,
-            mapped: state.mapped,
-            max: self.slots_max,
-            kind: state.kind,
-        }
+        ArenaUsage { live, mapped: state.mapped, max: self.slots_max, kind: state.kind }
     }
 }
 
@@ -182,10 +163,7 @@ fn map_block() -> io::Result<(NonNull<c_void>, MemoryKind)> {
 fn map_secret_memory() -> io::Result<NonNull<c_void>> {
     // SAFETY: the call takes flags only and answers with a descriptor or an error number.
     let answer = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
-    let raw = RawFd::try_from(answer)
-        .ok()
-        .filter(|raw| *raw >= 0)
-        .ok_or(io::Errno::NOSYS)?;
+    let raw = RawFd::try_from(answer).ok().filter(|raw| *raw >= 0).ok_or(io::Errno::NOSYS)?;
     // SAFETY: the kernel just opened this descriptor for us, and nobody else knows it.
     let secret_memory = unsafe { OwnedFd::from_raw_fd(raw) };
     rustix::fs::ftruncate(&secret_memory, ARENA_BLOCK_BYTES as u64)?;
@@ -266,10 +244,7 @@ impl Secret32 {
         // SAFETY: the slot is mapped for good and initialised; it is only read while `self` is
         // borrowed (see `SlotPointer`).
         let bytes = unsafe { self.slot.0.as_ref() };
-        KeyRef {
-            bytes,
-            not_send: PhantomData,
-        }
+        KeyRef { bytes, not_send: PhantomData }
     }
 
     fn bytes_mut(&mut self) -> &mut Slot {

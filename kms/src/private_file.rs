@@ -37,11 +37,7 @@ pub(crate) fn ensure_dir(path: &Path) -> Result<()> {
 /// Refuses a directory that others may enter.
 pub(crate) fn check_dir(path: &Path) -> Result<()> {
     let metadata = fs::metadata(path).map_err(|error| io_error("look at", path, error))?;
-    check_owner_only(
-        path,
-        &metadata,
-        "chmod 700 it, and think about who may have read it",
-    )
+    check_owner_only(path, &metadata, "chmod 700 it, and think about who may have read it")
 }
 
 fn check_owner_only(path: &Path, metadata: &Metadata, advice: &'static str) -> Result<()> {
@@ -66,9 +62,7 @@ pub(crate) fn open(path: &Path, writable: bool) -> Result<File> {
         .write(writable)
         .open(path)
         .map_err(|error| io_error("open", path, error))?;
-    let metadata = file
-        .metadata()
-        .map_err(|error| io_error("look at", path, error))?;
+    let metadata = file.metadata().map_err(|error| io_error("look at", path, error))?;
     if !metadata.is_file() {
         let during = format!("open {}, which is not a file", path.display());
         return Err(Error::new(ErrorKind::Refused, during));
@@ -84,10 +78,7 @@ pub(crate) fn open(path: &Path, writable: bool) -> Result<File> {
 /// Reads a whole file of at most `bytes_max` bytes. The bytes are wiped on drop.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>> {
     let file = open(path, false)?;
-    let length = file
-        .metadata()
-        .map_err(|error| io_error("look at", path, error))?
-        .len();
+    let length = file.metadata().map_err(|error| io_error("look at", path, error))?.len();
     if length > bytes_max {
         let during = format!("read {} of {length} bytes", path.display());
         return Err(Error::new(ErrorKind::Corrupt, during));
@@ -96,9 +87,7 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>> {
     let capacity = usize::try_from(length).unwrap_or(0) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     let mut bounded = file.take(bytes_max);
-    bounded
-        .read_to_end(&mut bytes)
-        .map_err(|error| io_error("read", path, error))?;
+    bounded.read_to_end(&mut bytes).map_err(|error| io_error("read", path, error))?;
     Ok(bytes)
 }
 
@@ -124,10 +113,8 @@ pub(crate) fn create(path: &Path) -> Result<File> {
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<File> {
     let beside = path.with_extension("new");
     let mut file = create(&beside)?;
-    file.write_all(bytes)
-        .map_err(|error| io_error("write", &beside, error))?;
-    file.sync_all()
-        .map_err(|error| io_error("flush", &beside, error))?;
+    file.write_all(bytes).map_err(|error| io_error("write", &beside, error))?;
+    file.sync_all().map_err(|error| io_error("flush", &beside, error))?;
     fs::rename(&beside, path).map_err(|error| io_error("rename to", path, error))?;
     sync_parent(path)?;
     Ok(file)
@@ -136,11 +123,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<File> {
 /// Makes the directory entry of `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
-    let parent = if parent.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        parent
-    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     File::open(parent)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| io_error("flush the directory", parent, error))

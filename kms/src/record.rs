@@ -108,25 +108,15 @@ impl KeyRecord {
             && rest.is_empty();
         let state = KeyState::from_code(state)?;
         let is_default = flags == FLAG_DEFAULT;
-        let record = Self {
-            id,
-            tenant,
-            version,
-            state,
-            is_default,
-            created_ms,
-            changed_ms,
-            materials,
-        };
+        let record =
+            Self { id, tenant, version, state, is_default, created_ms, changed_ms, materials };
         is_canonical.then_some(record)
     }
 
     fn is_sound(&self) -> bool {
         self.version > 0
             && (1..=MATERIALS_MAX).contains(&self.materials.len())
-            && (1..)
-                .zip(&self.materials)
-                .all(|(number, material)| material.number == number)
+            && (1..).zip(&self.materials).all(|(number, material)| material.number == number)
     }
 }
 
@@ -137,13 +127,7 @@ fn take_material(rest: &mut &[u8]) -> Option<MaterialRecord> {
     let id = take(rest)?;
     let wrapped: [u8; WRAPPED_KEY_COMMITTED_BYTES] = take(rest)?;
     let wrapped = WrappedKey::parse(&wrapped).ok()?;
-    Some(MaterialRecord {
-        number,
-        slot,
-        created_ms,
-        id,
-        wrapped,
-    })
+    Some(MaterialRecord { number, slot, created_ms, id, wrapped })
 }
 
 /// Takes `N` bytes off the front.

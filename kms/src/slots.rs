@@ -52,9 +52,7 @@ impl SlotName {
     fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
         let parts = SLOT_MAGIC.iter().copied().chain(self.index.to_be_bytes());
-        let parts = parts
-            .chain(*self.tenant_key.as_bytes())
-            .chain(self.material.to_be_bytes());
+        let parts = parts.chain(*self.tenant_key.as_bytes()).chain(self.material.to_be_bytes());
         for (to, from) in bytes.iter_mut().zip(parts) {
             *to = from;
         }
@@ -78,35 +76,24 @@ impl SlotFile {
         for (to, from) in block.iter_mut().zip(header) {
             *to = from;
         }
-        file.write_all_at(block.as_slice(), 0)
-            .map_err(|error| io_error("write", path, error))?;
-        file.sync_all()
-            .map_err(|error| io_error("flush", path, error))?;
+        file.write_all_at(block.as_slice(), 0).map_err(|error| io_error("write", path, error))?;
+        file.sync_all().map_err(|error| io_error("flush", path, error))?;
         private_file::sync_parent(path)?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            keyring_id,
-        })
+        Ok(Self { file, path: path.to_owned(), keyring_id })
     }
 
     /// Opens the file and checks that it belongs to this keyring.
     pub(crate) fn open(path: &Path, keyring_id: [u8; 16], mac_key: &MacSecret) -> Result<Self> {
         let file = private_file::open(path, true)?;
         let mut header = [0; 56];
-        file.read_exact_at(&mut header, 0)
-            .map_err(|error| io_error("read", path, error))?;
+        file.read_exact_at(&mut header, 0).map_err(|error| io_error("read", path, error))?;
         if !bool::from(header.ct_eq(&header_bytes(keyring_id, mac_key))) {
             let during = format!("open {}", path.display());
             return Err(Error::new(ErrorKind::Corrupt, during).with_advice(
                 "the slot file is damaged or of another keyring: put the right one back",
             ));
         }
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            keyring_id,
-        })
+        Ok(Self { file, path: path.to_owned(), keyring_id })
     }
 
     /// Writes a slot. It is not durable before [`Self::sync`].
@@ -129,9 +116,7 @@ impl SlotFile {
 
     /// Makes what was written durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file
-            .sync_data()
-            .map_err(|error| io_error("flush", &self.path, error))
+        self.file.sync_data().map_err(|error| io_error("flush", &self.path, error))
     }
 
     /// Reads a slot's secret.
@@ -148,9 +133,7 @@ impl SlotFile {
         if used.iter().all(|byte| *byte == 0) {
             return Err(Error::new(ErrorKind::KeyDestroyed, during()));
         }
-        let (head, rest) = used
-            .split_first_chunk::<HEAD_BYTES>()
-            .expect("a slot has a head");
+        let (head, rest) = used.split_first_chunk::<HEAD_BYTES>().expect("a slot has a head");
         let (secret, found_mac) = rest.split_first_chunk::<32>().expect("a slot has a secret");
         let slot_mac = self.slot_mac(head, secret, mac_key);
         let is_ours = *head == name.encode() && bool::from(slot_mac.ct_eq(found_mac));
@@ -161,10 +144,7 @@ impl SlotFile {
     }
 
     /// Overwrites a slot and makes that durable.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "called by key deletion, which comes next")
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "called by key deletion, which comes next"))]
     pub(crate) fn erase(&self, index: u32) -> Result<()> {
         self.write_block(index, &Zeroizing::new([0; SLOT_BYTES]))?;
         self.sync()
@@ -177,10 +157,7 @@ impl SlotFile {
     }
 
     fn slot_mac(&self, head: &[u8], secret: &[u8; 32], mac_key: &MacSecret) -> [u8; 32] {
-        mac(
-            &mac_key.borrow(),
-            &[b"kms/slot\0", &self.keyring_id, head, secret],
-        )
+        mac(&mac_key.borrow(), &[b"kms/slot\0", &self.keyring_id, head, secret])
     }
 }
 

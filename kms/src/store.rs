@@ -122,10 +122,7 @@ impl PassphraseStore {
             return Err(Error::new(ErrorKind::Refused, during)
                 .with_advice("choose a passphrase of 12 to 1024 bytes, such as six random words"));
         }
-        Ok(Self {
-            passphrase: Zeroizing::new(passphrase.into()),
-            rng,
-        })
+        Ok(Self { passphrase: Zeroizing::new(passphrase.into()), rng })
     }
 
     /// The store of the passphrase in this file, without line ends behind it.
@@ -173,26 +170,14 @@ impl KeyStore for PassphraseStore {
     fn seal_root(&self, root_key: &RootKey, context: &EncryptionContext) -> Result<Vec<u8>> {
         let cost = Argon2Cost::DEFAULT;
         let salt = random_array(&*self.rng);
-        let header = Header {
-            method: METHOD_ARGON2ID,
-            cost,
-            salt,
-        };
-        Ok(seal(
-            &self.stretch(cost, &salt)?,
-            &header,
-            root_key,
-            context,
-        ))
+        let header = Header { method: METHOD_ARGON2ID, cost, salt };
+        Ok(seal(&self.stretch(cost, &salt)?, &header, root_key, context))
     }
 
     fn unseal_root(&self, sealed: &[u8], context: &EncryptionContext) -> Result<RootKey> {
         let parts = SealedRoot::parse(sealed, METHOD_ARGON2ID)?;
         parts.header.cost.check()?;
-        parts.open(
-            &self.stretch(parts.header.cost, &parts.header.salt)?,
-            context,
-        )
+        parts.open(&self.stretch(parts.header.cost, &parts.header.salt)?, context)
     }
 
     fn health(&self) -> Result<()> {
@@ -212,10 +197,7 @@ impl MemoryStore {
     /// # Errors
     /// [`ErrorKind::Full`]: no locked memory is left.
     pub fn new(rng: Arc<dyn Rng>) -> Result<Self> {
-        Ok(Self {
-            secret: SealSecret::fill_with(random(&*rng))?,
-            rng,
-        })
+        Ok(Self { secret: SealSecret::fill_with(random(&*rng))?, rng })
     }
 }
 
@@ -230,11 +212,7 @@ impl KeyStore for MemoryStore {
 
     fn seal_root(&self, root_key: &RootKey, context: &EncryptionContext) -> Result<Vec<u8>> {
         let salt = random_array(&*self.rng);
-        let header = Header {
-            method: METHOD_MEMORY,
-            cost: Argon2Cost::NONE,
-            salt,
-        };
+        let header = Header { method: METHOD_MEMORY, cost: Argon2Cost::NONE, salt };
         Ok(seal(&self.secret, &header, root_key, context))
     }
 
@@ -255,16 +233,9 @@ struct Argon2Cost {
 }
 
 impl Argon2Cost {
-    const NONE: Self = Self {
-        memory_kib: 0,
-        passes: 0,
-        lanes: 0,
-    };
-    const DEFAULT: Self = Self {
-        memory_kib: ARGON2_MEMORY_KIB,
-        passes: ARGON2_PASSES,
-        lanes: ARGON2_LANES,
-    };
+    const NONE: Self = Self { memory_kib: 0, passes: 0, lanes: 0 };
+    const DEFAULT: Self =
+        Self { memory_kib: ARGON2_MEMORY_KIB, passes: ARGON2_PASSES, lanes: ARGON2_LANES };
 
     fn check(self) -> Result<()> {
         let is_bounded = (ARGON2_MEMORY_KIB..=ARGON2_MEMORY_KIB_MAX).contains(&self.memory_kib)
@@ -273,10 +244,7 @@ impl Argon2Cost {
         if is_bounded {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Corrupt,
-            format!("stretch a passphrase at {self:?}"),
-        ))
+        Err(Error::new(ErrorKind::Corrupt, format!("stretch a passphrase at {self:?}")))
     }
 }
 
@@ -311,11 +279,7 @@ impl Header {
             passes: u32::from_be_bytes(*passes),
             lanes: u32::from_be_bytes(*lanes),
         };
-        let header = Self {
-            method,
-            cost,
-            salt: *rest.first_chunk()?,
-        };
+        let header = Self { method, cost, salt: *rest.first_chunk()? };
         (format == FORMAT).then_some(header)
     }
 }
@@ -345,22 +309,13 @@ impl<'a> SealedRoot<'a> {
         let (tag, rest) = rest.split_first_chunk()?;
         let commitment = rest.try_into().ok()?;
         let header = Header::decode(header_bytes)?;
-        Some(Self {
-            header,
-            header_bytes,
-            body,
-            tag,
-            commitment,
-        })
+        Some(Self { header, header_bytes, body, tag, commitment })
     }
 
     fn open(&self, secret: &SealSecret, context: &EncryptionContext) -> Result<RootKey> {
         let okm = SealOkm::derive(secret, self.header_bytes, context);
         if !bool::from(okm.commitment().ct_eq(self.commitment)) {
-            return Err(Error::new(
-                ErrorKind::WrongPassphrase,
-                "open the sealed root key",
-            ));
+            return Err(Error::new(ErrorKind::WrongPassphrase, "open the sealed root key"));
         }
         RootKey::fill_with(|slot| {
             let message: (&[u8], &Tag, &mut [u8]) = (self.body, self.tag, slot);
@@ -401,12 +356,7 @@ impl SealOkm {
     ) -> Self {
         let mut okm = Self(Zeroizing::new([0; 32 + NONCE_BYTES + COMMITMENT_BYTES]));
         let digest = context.digest();
-        kdf(
-            &secret.borrow(),
-            b"root-seal",
-            [header_bytes, &digest],
-            okm.0.as_mut_slice(),
-        );
+        kdf(&secret.borrow(), b"root-seal", [header_bytes, &digest], okm.0.as_mut_slice());
         okm
     }
 

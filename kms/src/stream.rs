@@ -37,11 +37,7 @@ pub struct StreamKey {
 
 impl StreamKey {
     pub(crate) const fn new(secret: StreamSecret, base_nonce: Nonce, chunk_shift: u8) -> Self {
-        Self {
-            secret,
-            base_nonce,
-            chunk_shift,
-        }
+        Self { secret, base_nonce, chunk_shift }
     }
 
     /// Plaintext bytes of every chunk but the last.
@@ -66,19 +62,11 @@ impl StreamKey {
     /// As [`Self::encrypt_chunk`], or `out` is not `plain.len() + 16` bytes long.
     pub fn encrypt_chunk_to(&self, position: ChunkPosition, plain: &[u8], out: &mut [u8]) {
         self.assert_shape(position, plain.len());
-        assert_eq!(
-            out.len(),
-            plain.len() + TAG_BYTES,
-            "a sealed chunk is its plaintext and a tag"
-        );
+        assert_eq!(out.len(), plain.len() + TAG_BYTES, "a sealed chunk is its plaintext and a tag");
         let (body, tag) = out.split_at_mut(plain.len());
         let aad = chunk_aad(position, plain.len());
-        let made = aead::encrypt_to(
-            &self.secret.borrow(),
-            &self.nonce(position),
-            &aad,
-            (plain, body),
-        );
+        let made =
+            aead::encrypt_to(&self.secret.borrow(), &self.nonce(position), &aad, (plain, body));
         tag.copy_from_slice(&made);
     }
 
@@ -97,13 +85,8 @@ impl StreamKey {
             return Err(bad_chunk(position));
         }
         let aad = chunk_aad(position, inout.len());
-        aead::decrypt(
-            &self.secret.borrow(),
-            &self.nonce(position),
-            &aad,
-            (inout, tag),
-        )
-        .map_err(|_| bad_chunk(position))
+        aead::decrypt(&self.secret.borrow(), &self.nonce(position), &aad, (inout, tag))
+            .map_err(|_| bad_chunk(position))
     }
 
     /// Decrypts `sealed`, a ciphertext ‖ tag, into `out`.
@@ -157,10 +140,7 @@ impl StreamKey {
     }
 
     fn assert_shape(&self, position: ChunkPosition, length: usize) {
-        assert!(
-            self.has_shape(position, length),
-            "chunk {position:?} cannot hold {length} bytes"
-        );
+        assert!(self.has_shape(position, length), "chunk {position:?} cannot hold {length} bytes");
     }
 }
 
@@ -168,10 +148,7 @@ fn chunk_aad(position: ChunkPosition, length: usize) -> [u8; 16] {
     let length = u32::try_from(length).expect("a chunk is at most 1 MiB");
     let mut aad = [0; 16];
     let head = [0x01, u8::from(position.is_last), 0, 0];
-    let parts = head
-        .into_iter()
-        .chain(length.to_be_bytes())
-        .chain(position.index.to_be_bytes());
+    let parts = head.into_iter().chain(length.to_be_bytes()).chain(position.index.to_be_bytes());
     for (to, from) in aad.iter_mut().zip(parts) {
         *to = from;
     }
@@ -179,10 +156,7 @@ fn chunk_aad(position: ChunkPosition, length: usize) -> [u8; 16] {
 }
 
 fn bad_chunk(position: ChunkPosition) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("decrypt chunk {}", position.index),
-    )
+    Error::new(ErrorKind::Corrupt, format!("decrypt chunk {}", position.index))
 }
 
 #[cfg(test)]

@@ -125,9 +125,7 @@ pub struct EncryptionContext {
 impl EncryptionContext {
     /// The context without entries.
     pub const fn new() -> Self {
-        Self {
-            entries: BTreeMap::new(),
-        }
+        Self { entries: BTreeMap::new() }
     }
 
     /// Adds an entry.
@@ -139,10 +137,7 @@ impl EncryptionContext {
             && value.len() <= CONTEXT_VALUE_BYTES_MAX
             && self.entries.len() < CONTEXT_ENTRIES_MAX;
         if !fits || self.entries.contains_key(name) {
-            return Err(Error::new(
-                ErrorKind::Misuse,
-                "add an entry to an encryption context",
-            ));
+            return Err(Error::new(ErrorKind::Misuse, "add an entry to an encryption context"));
         }
         self.entries.insert(name.to_vec(), value.to_vec());
         Ok(self)
@@ -167,18 +162,14 @@ impl EncryptionContext {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries
-            .iter()
-            .map(|(name, value)| (name.as_slice(), value.as_slice()))
+        self.entries.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 }
 
 /// Shows names and lengths; values may be object names or a caller's data.
 impl fmt::Debug for EncryptionContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self
-            .iter()
-            .map(|(name, value)| (name.escape_ascii().to_string(), value.len()));
+        let shown = self.iter().map(|(name, value)| (name.escape_ascii().to_string(), value.len()));
         f.debug_map().entries(shown).finish()
     }
 }
@@ -187,10 +178,7 @@ impl fmt::Debug for EncryptionContext {
 ///
 /// The entries are constants of this package, already sorted by name and without duplicates.
 pub(crate) fn context_digest<const N: usize>(entries: &[(&[u8], &[u8]); N]) -> [u8; 32] {
-    debug_assert!(
-        entries.is_sorted_by(|left, right| left.0 < right.0),
-        "sorted and unique"
-    );
+    debug_assert!(entries.is_sorted_by(|left, right| left.0 < right.0), "sorted and unique");
     let mut hash = Sha256::new();
     encode_entries(entries.iter().copied(), N, &mut |piece| hash.update(piece));
     hash.finalize().into()
@@ -203,9 +191,7 @@ fn encode_entries<'a>(
     write: &mut dyn FnMut(&[u8]),
 ) {
     let be16 = |length: usize| {
-        u16::try_from(length)
-            .expect("the limits of this module fit 16 bits")
-            .to_be_bytes()
+        u16::try_from(length).expect("the limits of this module fit 16 bits").to_be_bytes()
     };
     write(&be16(count));
     for (name, value) in entries {

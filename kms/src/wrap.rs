@@ -76,10 +76,7 @@ impl WrapKind {
 
     /// Data keys carry none: the content's commitment covers them.
     const fn has_commitment(self) -> bool {
-        matches!(
-            self,
-            Self::TenantKey | Self::BucketKey | Self::ApiCiphertext
-        )
+        matches!(self, Self::TenantKey | Self::BucketKey | Self::ApiCiphertext)
     }
 }
 
@@ -93,11 +90,7 @@ pub(crate) struct WrapHeader {
 
 impl WrapHeader {
     fn encode(&self) -> [u8; HEADER_BYTES] {
-        let flags = if self.kind.has_commitment() {
-            FLAG_COMMITMENT
-        } else {
-            0
-        };
+        let flags = if self.kind.has_commitment() { FLAG_COMMITMENT } else { 0 };
         let mut bytes = [0; HEADER_BYTES];
         let head = [FORMAT, SUITE, self.kind.code(), flags];
         let parts = head.into_iter().chain(self.wrapping_key_id);
@@ -113,11 +106,8 @@ impl WrapHeader {
         let (&wrapping_key_id, rest) = rest.split_first_chunk()?;
         let &wrapping_version = rest.first_chunk()?;
         let kind = WrapKind::from_code(kind)?;
-        let header = Self {
-            kind,
-            wrapping_key_id,
-            wrapping_version: u32::from_be_bytes(wrapping_version),
-        };
+        let header =
+            Self { kind, wrapping_key_id, wrapping_version: u32::from_be_bytes(wrapping_version) };
         let is_canonical = format == FORMAT && suite == SUITE && header.encode()[3] == flags;
         is_canonical.then_some(header)
     }
@@ -140,15 +130,10 @@ impl WrappedKey {
         let header = header.filter(|header| {
             header.kind != WrapKind::ApiCiphertext && bytes.len() == total_bytes(header.kind)
         });
-        header
-            .map(|header| Self {
-                bytes: bytes.to_vec(),
-                header,
-            })
-            .ok_or_else(|| {
-                let during = format!("read a wrapped key of {} bytes", bytes.len());
-                Error::new(ErrorKind::Corrupt, during)
-            })
+        header.map(|header| Self { bytes: bytes.to_vec(), header }).ok_or_else(|| {
+            let during = format!("read a wrapped key of {} bytes", bytes.len());
+            Error::new(ErrorKind::Corrupt, during)
+        })
     }
 
     /// The stored bytes.
@@ -179,11 +164,7 @@ impl fmt::Debug for WrappedKey {
 }
 
 const fn total_bytes(kind: WrapKind) -> usize {
-    if kind.has_commitment() {
-        WRAPPED_KEY_COMMITTED_BYTES
-    } else {
-        WRAPPED_KEY_BYTES
-    }
+    if kind.has_commitment() { WRAPPED_KEY_COMMITTED_BYTES } else { WRAPPED_KEY_BYTES }
 }
 
 /// Wraps `secret` under `kek`, bound to `header` and to the context of `context_digest`.
@@ -231,10 +212,7 @@ pub(crate) fn unwrap_into(
     open(kek, wrapped, context_digest, secret).ok_or_else(|| {
         secret.zeroize();
         let (kind, version) = (wrapped.kind(), wrapped.wrapping_version());
-        Error::new(
-            ErrorKind::Corrupt,
-            format!("unwrap a {kind:?} under version {version}"),
-        )
+        Error::new(ErrorKind::Corrupt, format!("unwrap a {kind:?} under version {version}"))
     })
 }
 
@@ -270,12 +248,7 @@ impl WrapOkm {
         // is derived always and used by kind.
         let mut okm = Self(Zeroizing::new([0; OKM_BYTES]));
         let prk = extract(salt, kek);
-        kdf(
-            &prk,
-            b"wrap",
-            [header_bytes, context_digest],
-            okm.0.as_mut_slice(),
-        );
+        kdf(&prk, b"wrap", [header_bytes, context_digest], okm.0.as_mut_slice());
         okm
     }
 

@@ -14,11 +14,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use kluis_kms::{
     BucketKey, BucketKeyPurpose, BucketKeyScope, Env, FieldCipher, FieldName, Kms, Purpose,
     TenantKeyId, UnwrapPermit,
 };
-use bytes::Bytes;
 
 use crate::commit::Committer;
 use crate::error::{Error, ErrorKind, Result};
@@ -176,6 +176,11 @@ impl BucketKeys {
         cache.epochs.retain(|(of, in_bucket, _), _| (*of, *in_bucket) != (ns, bucket));
     }
 
+    /// Wipes what was unwrapped under a tenant key whose gate closed.
+    pub(crate) fn forget_tenant_key(&self, tenant_key: TenantKeyId) {
+        self.cache().epochs.retain(|_, (keys, _)| keys.tenant_key != tenant_key);
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -237,16 +242,10 @@ impl BucketKeys {
         rows: (&BucketKeyRow, &BucketKeyRow),
     ) -> Result<EpochKeys> {
         let scope = |purpose| BucketKeyScope { bucket: *bucket.as_bytes(), epoch, purpose };
-        let data = self.kms.unwrap_bucket_key(
-            permit,
-            &rows.0.wrapped,
-            &scope(BucketKeyPurpose::Data),
-        )?;
-        let meta = self.kms.unwrap_bucket_key(
-            permit,
-            &rows.1.wrapped,
-            &scope(BucketKeyPurpose::Meta),
-        )?;
+        let data =
+            self.kms.unwrap_bucket_key(permit, &rows.0.wrapped, &scope(BucketKeyPurpose::Data))?;
+        let meta =
+            self.kms.unwrap_bucket_key(permit, &rows.1.wrapped, &scope(BucketKeyPurpose::Meta))?;
         Ok(EpochKeys {
             epoch,
             tenant_key: rows.0.tenant_key,

@@ -69,12 +69,8 @@ impl Committer {
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let fenced = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(CommitCounters::default());
-        let worker = Worker {
-            store,
-            synced,
-            fenced: Arc::clone(&fenced),
-            counters: Arc::clone(&counters),
-        };
+        let worker =
+            Worker { store, synced, fenced: Arc::clone(&fenced), counters: Arc::clone(&counters) };
         let thread = std::thread::Builder::new()
             .name("kluis-commit".to_owned())
             .spawn(move || worker.run(requests))

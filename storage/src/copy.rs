@@ -17,12 +17,13 @@ use crate::conditions::Validators;
 use crate::digest::{ChecksumAlgorithm, ChecksumType};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, encode_context, object_row_key};
+use crate::get::open_content;
+use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, Draft, encode_context, object_row_key};
 use crate::namespace::{Table, TenantNs};
 use crate::put::VersionParts;
 use crate::requests::{CopyRequest, GetReply, GetRequest, PutReceipt, PutRequest};
 use crate::rows::{ContentRow, ObjectRow};
-use crate::types::{Conditions, ContentId, ETag, ObjectInfo, Tags};
+use crate::types::{Conditions, ContentId, ETag, ETagRule, ObjectInfo, SseMode, Tags};
 
 /// A source whose content the copy shares.
 struct Shared {
@@ -72,9 +73,14 @@ impl Engine {
         let GetReply { info, body, .. } = self.get(purpose, source).await?;
         let algorithm = request
             .checksum
-            .or_else(|| info.checksums.iter().map(|checksum| checksum.algorithm).find(is_shown))
+            .or_else(|| {
+                info.checksums
+                    .iter()
+                    .map(|checksum| checksum.algorithm)
+                    .find(|known| *known != ChecksumAlgorithm::Md5)
+            })
             .unwrap_or(ChecksumAlgorithm::Crc64Nvme);
-        let md5 = request.sse == crate::types::SseMode::S3;
+        let md5 = request.sse == SseMode::S3 || request.bucket.etag_rule == ETagRule::Md5;
         let algorithms =
             [Some(algorithm), md5.then_some(ChecksumAlgorithm::Md5)].into_iter().flatten();
         let body = CopyBody::new(body, info.size, &algorithms.collect::<Vec<_>>());
@@ -90,10 +96,6 @@ impl Engine {
         };
         self.put(purpose, put).await
     }
-}
-
-fn is_shown(algorithm: &ChecksumAlgorithm) -> bool {
-    *algorithm != ChecksumAlgorithm::Md5
 }
 
 /// Whether the copy is nothing but rows.
@@ -131,8 +133,7 @@ impl Inner {
         let row = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
         let row = row.ok_or_else(|| Error::new(ErrorKind::Conflict, "find a copy's content"))?;
         let record = ContentRow::decode(&row)?;
-        let (key, info, _) =
-            self.open_content(ns, bucket, object_key, (&held, &opened), &record)?;
+        let (key, info, _) = open_content(ns, bucket, object_key, (&held, &opened), &record)?;
         let of = (object_key, held.row.version.as_bytes());
         let tags = if held.row.tags.is_empty() {
             Tags::default()
@@ -150,7 +151,7 @@ impl Inner {
         access: &BucketAccess,
         request: &CopyRequest<'_>,
         shared: &Shared,
-        (mut record, held_record): (ContentRow, Bytes),
+        held_record: (ContentRow, Bytes),
     ) -> Result<PutReceipt> {
         let info = &shared.info;
         let context = encode_context(&request.context);
@@ -171,31 +172,10 @@ impl Inner {
             sse: request.sse,
             context: &context,
         };
-        let row = self.seal_version(access, &binding, &shared.key.data_key, &record, &parts)?;
+        let data_key = &shared.key.data_key;
+        let row = self.seal_version(access, &binding, data_key, &held_record.0, &parts)?;
         let row = ObjectRow { size: info.size, ..row };
-        let (mut draft, replaced) = self
-            .replace(ns, purpose, request.bucket, request.object_key, &request.conditions)
-            .await?;
-        let replaces_itself =
-            replaced.is_some_and(|replaced| replaced.row.content == shared.content);
-        let content_row = ns.row(Table::Contents, &[shared.content.as_bytes()]);
-        if replaces_itself {
-            // The version given up and the new one share the content: its count stays.
-            draft = self.in_bucket(ns, request.bucket).await?;
-            let held = self.held_or_absent(ns, request.bucket, request.object_key).await?;
-            if held.row.content != shared.content {
-                return Err(Error::new(ErrorKind::Conflict, "copy an object onto itself"));
-            }
-            let row_key = object_row_key(ns, request.bucket, request.object_key);
-            draft.expect(row_key, Some(held.bytes));
-            draft.expect(content_row, Some(held_record));
-        } else {
-            record.references = record.references.checked_add(1).ok_or_else(|| {
-                Error::new(ErrorKind::Misuse, "count one more copy of a content")
-            })?;
-            draft.expect(content_row.clone(), Some(held_record));
-            draft.put(content_row, record.encode());
-        }
+        let mut draft = self.share(ns, purpose, request, shared.content, held_record).await?;
         draft.put(object_row_key(ns, request.bucket, request.object_key), row.encode());
         self.committer.commit(draft.conditions, draft.changes).await?;
         Ok(PutReceipt {
@@ -208,5 +188,36 @@ impl Inner {
             sse: request.sse,
             tenant_key: access.tenant_key(),
         })
+    }
+
+    /// The start of a commit that adds a version to a content: its count goes up by one, or stays
+    /// where the version given up is one of its own.
+    async fn share(
+        &self,
+        ns: &TenantNs,
+        purpose: &Purpose,
+        request: &CopyRequest<'_>,
+        content: ContentId,
+        (mut record, held_record): (ContentRow, Bytes),
+    ) -> Result<Draft> {
+        let (bucket, object_key) = (request.bucket, request.object_key);
+        let (mut draft, replaced) =
+            self.replace(ns, purpose, bucket, object_key, &request.conditions).await?;
+        let content_row = ns.row(Table::Contents, &[content.as_bytes()]);
+        match replaced {
+            Some(replaced) if replaced.row.content == content => {
+                draft = self.in_bucket(ns, bucket).await?;
+                draft.expect(object_row_key(ns, bucket, object_key), Some(replaced.bytes));
+                draft.expect(content_row, Some(held_record));
+            }
+            _ => {
+                record.references = record.references.checked_add(1).ok_or_else(|| {
+                    Error::new(ErrorKind::Misuse, "count one more copy of a content")
+                })?;
+                draft.expect(content_row.clone(), Some(held_record));
+                draft.put(content_row, record.encode());
+            }
+        }
+        Ok(draft)
     }
 }

@@ -67,8 +67,7 @@ impl ChunkEncryptor {
             .expect("a slot is a chunk and its tag");
         let is_last = self.next + 1 == chunk_count(self.size);
         let in_flight = permit.enter()?;
-        let tag =
-            self.stream_key.encrypt_chunk(ChunkPosition { index: self.next, is_last }, plain);
+        let tag = self.stream_key.encrypt_chunk(ChunkPosition { index: self.next, is_last }, plain);
         drop(in_flight);
         tag_slot.copy_from_slice(&tag);
         self.tags.update(tag);

@@ -107,9 +107,15 @@ impl Digester {
             ChecksumAlgorithm::Md5 => State::Md5(Md5::new()),
             ChecksumAlgorithm::Sha1 => State::Sha1(Sha1::new()),
             ChecksumAlgorithm::Sha256 => State::Sha256(Sha256::new()),
-            ChecksumAlgorithm::Crc32 => State::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc)),
-            ChecksumAlgorithm::Crc32c => State::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi)),
-            ChecksumAlgorithm::Crc64Nvme => State::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme)),
+            ChecksumAlgorithm::Crc32 => {
+                State::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc))
+            }
+            ChecksumAlgorithm::Crc32c => {
+                State::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi))
+            }
+            ChecksumAlgorithm::Crc64Nvme => {
+                State::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme))
+            }
         };
         Self(wanted.into_iter().map(|algorithm| (algorithm, state(algorithm))).collect())
     }

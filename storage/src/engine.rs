@@ -18,7 +18,7 @@ use kluis_kms::{Env, Kms, TenantId};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::blob::{Volume, VolumeConfig, VolumeParts, VolumeUsage};
+use crate::blob::{RecoveryReport, Volume, VolumeConfig, VolumeParts, VolumeUsage};
 use crate::bucket_keys::BucketKeys;
 use crate::commit::Committer;
 use crate::error::{Error, ErrorKind, Result};
@@ -41,6 +41,8 @@ pub struct EngineConfig {
     pub volume: VolumeConfig,
     /// Bytes of the buffer pool, through which all ciphertext goes.
     pub pool_bytes: usize,
+    /// Bytes of the metadata's block cache, memtables included.
+    pub metadata_cache_bytes: usize,
     /// Bodies up to this many bytes are rows; at most 32 KiB.
     pub inline_bytes_max: u64,
     /// Tenants that get a column family of their own; later ones share.
@@ -59,6 +61,7 @@ impl Default for EngineConfig {
             io: IoConfig::default(),
             volume: VolumeConfig::default(),
             pool_bytes: 64 << 20,
+            metadata_cache_bytes: 256 << 20,
             inline_bytes_max: 4 << 10,
             dedicated_namespaces_max: 256,
             pooled_families: 16,
@@ -134,38 +137,9 @@ impl Engine {
     /// - [`ErrorKind::Corrupt`]: acknowledged metadata is missing, or files are damaged.
     /// - [`ErrorKind::Misuse`]: a setting is out of bounds or differs from the directory's own.
     /// - [`ErrorKind::Unavailable`]: another process has it open, or the disk does not answer.
-    pub async fn open(
-        dir: &Path,
-        config: EngineConfig,
-        kms: Arc<Kms>,
-        env: Env,
-    ) -> Result<Self> {
-        check(&config)?;
-        let lock = lock(dir)?;
-        let meta_dir = dir.join(META);
-        let pooled = config.pooled_families;
-        let store: Arc<dyn MetaStore> =
-            blocking(move || Ok(Arc::new(RocksMeta::open(&meta_dir, pooled)?))).await?;
-        let pool = BufPool::new(config.pool_bytes, true).map_err(|e| starting("the pool", e))?;
-        let (disk, report) =
-            open_disk(dir, &config.io, &pool).map_err(|e| starting("the disk", e))?;
-        let synced = Arc::new(AtomicU64::new(store.sequence()));
-        let committer = Arc::new(Committer::start(Arc::clone(&store), Arc::clone(&synced))?);
-        let parts = VolumeParts {
-            disk: Arc::clone(&disk),
-            pool: pool.clone(),
-            table: Arc::new(GcTable::new(Arc::clone(&store), Arc::clone(&committer))),
-            meta_seq: synced,
-            env: env.clone(),
-        };
-        let volume_config =
-            VolumeConfig { pooled_families: u32::from(pooled), ..config.volume.clone() };
-        let (volume, recovered) = Volume::open(volume_config, parts).await?;
-        check_watermark(recovered.max_meta_seq, store.sequence())?;
-        let reader = MetaReader::new(store);
-        let plan = FamilyPlan { dedicated_max: config.dedicated_namespaces_max, pooled };
-        let tenants =
-            Tenants::open(reader.clone(), Arc::clone(&committer), env.clone(), plan).await?;
+    pub async fn open(dir: &Path, config: EngineConfig, kms: Arc<Kms>, env: Env) -> Result<Self> {
+        let Opened { lock, pool, disk, report, committer, volume, reader, tenants } =
+            open_parts(dir, &config, &env).await?;
         let keys = BucketKeys::new(Arc::clone(&kms), env.clone(), Arc::clone(&committer));
         let inner = Arc::new(Inner {
             space: Space::new(dir.to_path_buf(), config.reserve_bytes, env.clone()),
@@ -185,6 +159,12 @@ impl Engine {
             report,
             _lock: lock,
         });
+        let keys_of = Arc::downgrade(&inner);
+        inner.kms.on_close(Arc::new(move |_, tenant_key| {
+            if let Some(inner) = keys_of.upgrade() {
+                inner.keys.forget_tenant_key(tenant_key);
+            }
+        }));
         tokio::spawn(crate::release::run(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
@@ -206,10 +186,7 @@ impl Engine {
 
     /// The node's own rows.
     pub fn registry(&self) -> Registry {
-        Registry::new(
-            Arc::clone(self.inner.reader.store()),
-            Arc::clone(&self.inner.committer),
-        )
+        Registry::new(Arc::clone(self.inner.reader.store()), Arc::clone(&self.inner.committer))
     }
 
     /// Makes a tenant's default key and namespace, where they are missing.
@@ -273,6 +250,47 @@ impl Inner {
     }
 }
 
+/// What an engine is made of that needs no keys.
+pub(crate) struct Opened {
+    pub(crate) lock: std::os::fd::OwnedFd,
+    pub(crate) pool: BufPool,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) report: DiskReport,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) volume: Volume,
+    pub(crate) reader: MetaReader,
+    pub(crate) tenants: Tenants,
+}
+
+/// Opens and recovers what needs no keys.
+pub(crate) async fn open_parts(dir: &Path, config: &EngineConfig, env: &Env) -> Result<Opened> {
+    check(config)?;
+    let lock = lock(dir)?;
+    let (meta_dir, pooled) = (dir.join(META), config.pooled_families);
+    let cache_bytes = config.metadata_cache_bytes;
+    let store: Arc<dyn MetaStore> =
+        blocking(move || Ok(Arc::new(RocksMeta::open(&meta_dir, pooled, cache_bytes)?))).await?;
+    let pool = BufPool::new(config.pool_bytes, true).map_err(|e| starting("the pool", e))?;
+    let (disk, report) = open_disk(dir, &config.io, &pool).map_err(|e| starting("the disk", e))?;
+    let synced = Arc::new(AtomicU64::new(store.sequence()));
+    let committer = Arc::new(Committer::start(Arc::clone(&store), Arc::clone(&synced))?);
+    let parts = VolumeParts {
+        disk: Arc::clone(&disk),
+        pool: pool.clone(),
+        table: Arc::new(GcTable::new(Arc::clone(&store), Arc::clone(&committer))),
+        meta_seq: synced,
+        env: env.clone(),
+    };
+    let volume_config =
+        VolumeConfig { pooled_families: u32::from(pooled), ..config.volume.clone() };
+    let (volume, recovered) = Volume::open(volume_config, parts).await?;
+    check_recovered(&recovered, store.sequence())?;
+    let reader = MetaReader::new(store);
+    let plan = FamilyPlan { dedicated_max: config.dedicated_namespaces_max, pooled };
+    let tenants = Tenants::open(reader.clone(), Arc::clone(&committer), env.clone(), plan).await?;
+    Ok(Opened { lock, pool, disk, report, committer, volume, reader, tenants })
+}
+
 fn check(config: &EngineConfig) -> Result<()> {
     if config.inline_bytes_max > INLINE_BYTES_LIMIT {
         let what = format!("inline bodies of {} bytes", config.inline_bytes_max);
@@ -285,13 +303,17 @@ fn check(config: &EngineConfig) -> Result<()> {
 }
 
 /// Point-in-time recovery of the metadata may have dropped the end of a damaged log. The volumes
-/// know how far it was synced.
-fn check_watermark(watermark: u64, sequence: u64) -> Result<()> {
-    if sequence >= watermark {
+/// know how far it was synced, and which segments are in use.
+fn check_recovered(recovered: &RecoveryReport, sequence: u64) -> Result<()> {
+    let watermark = recovered.max_meta_seq;
+    let during = if sequence < watermark {
+        format!("open metadata at {sequence}, synced before up to {watermark}")
+    } else if recovered.orphan_segments.is_empty() {
         return Ok(());
-    }
-    let what = format!("open metadata at {sequence}, synced before up to {watermark}");
-    Err(Error::new(ErrorKind::Corrupt, what)
+    } else {
+        format!("open metadata without the rows of segments {:?}", recovered.orphan_segments)
+    };
+    Err(Error::new(ErrorKind::Corrupt, during)
         .with_advice("acknowledged metadata is missing: restore the newest backup of meta/"))
 }
 
@@ -299,9 +321,8 @@ fn lock(dir: &Path) -> Result<std::os::fd::OwnedFd> {
     let path: PathBuf = dir.join(LOCK);
     let during = format!("lock {}", path.display());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|cause| {
-        Error::new(ErrorKind::Unavailable, during.clone()).with_source(cause)
-    })?;
+    let file = open(&path, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|cause| Error::new(ErrorKind::Unavailable, during.clone()).with_source(cause))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|cause| {
         Error::new(ErrorKind::Unavailable, during)
             .with_source(cause)

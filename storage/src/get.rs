@@ -26,7 +26,7 @@ use crate::blob::{Damage, ExtentId, Location};
 use crate::crypt::{ChunkDecryptor, chunk_bytes, chunk_count, within};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Binding, ContentKey, Held, Opened, open_heading, validators};
+use crate::index::{Binding, ContentKey, Held, Opened, open_heading, open_manifest, validators};
 use crate::namespace::{Table, TenantNs};
 use crate::release::Pin;
 use crate::requests::{GetReply, GetRequest};
@@ -116,7 +116,7 @@ impl Inner {
             let Some(content) = content else { continue };
             let record = ContentRow::decode(&content)?;
             let (key, info, manifest) =
-                self.open_content(&ns, bucket, object_key, (&held, &opened), &record)?;
+                open_content(&ns, bucket, object_key, (&held, &opened), &record)?;
             let range = wanted(request, &info)?;
             let source = Source {
                 inner: Arc::clone(self),
@@ -131,53 +131,52 @@ impl Inner {
         }
         Err(Error::new(ErrorKind::Unavailable, "open an object that is being replaced"))
     }
+}
 
-    /// Unwraps a content's data key for this version and opens what it seals.
-    pub(crate) fn open_content(
-        &self,
-        ns: &TenantNs,
-        bucket: &BucketInfo,
-        object_key: &ObjectKey,
-        (held, opened): (&Held, &Opened),
-        record: &ContentRow,
-    ) -> Result<(ContentKey, ObjectInfo, Manifest)> {
-        let row = &held.row;
-        let access = &opened.access;
-        let heading = open_heading(access, object_key, row.version.as_bytes(), &row.heading)?;
-        let binding = Binding {
-            tenant: ns.tenant(),
-            bucket,
-            object_key,
-            content: row.content,
-            sse: row.sse,
-            context: &heading.context,
-        };
-        let bound = binding.of_version(row.version, &record.sealed_manifest)?;
-        let data_key =
-            access.data().unwrap_data_key(&access.permit, &row.wrapped, &bound).map_err(tampered)?;
-        let scope = ContentScope::new(ns.tenant(), *row.content.as_bytes());
-        if !bool::from(data_key.commitment(&scope).ct_eq(&record.commitment)) {
-            return Err(Error::new(ErrorKind::Tampered, "compare a content's commitment"));
-        }
-        let key = ContentKey { data_key, scope };
-        let manifest = self.open_manifest(&key, record, row.size)?;
-        let attributes = &opened.attributes;
-        let info = ObjectInfo {
-            version: row.version,
-            size: row.size,
-            modified_ms: row.modified_ms,
-            etag: attributes.etag.clone(),
-            headers: heading.headers,
-            tag_count: u32::from(attributes.tag_count),
-            checksums: manifest.checksums.clone(),
-            checksum_type: attributes.checksum_type,
-            parts: parts(&manifest),
-            multipart: row.multipart,
-            sse: row.sse,
-            tenant_key: access.tenant_key(),
-        };
-        Ok((key, info, manifest))
+/// Unwraps a content's data key for this version and opens what it seals.
+pub(crate) fn open_content(
+    ns: &TenantNs,
+    bucket: &BucketInfo,
+    object_key: &ObjectKey,
+    (held, opened): (&Held, &Opened),
+    record: &ContentRow,
+) -> Result<(ContentKey, ObjectInfo, Manifest)> {
+    let row = &held.row;
+    let access = &opened.access;
+    let heading = open_heading(access, object_key, row.version.as_bytes(), &row.heading)?;
+    let binding = Binding {
+        tenant: ns.tenant(),
+        bucket,
+        object_key,
+        content: row.content,
+        sse: row.sse,
+        context: &heading.context,
+    };
+    let bound = binding.of_version(row.version, &record.sealed_manifest)?;
+    let data_key =
+        access.data().unwrap_data_key(&access.permit, &row.wrapped, &bound).map_err(tampered)?;
+    let scope = ContentScope::new(ns.tenant(), *row.content.as_bytes());
+    if !bool::from(data_key.commitment(&scope).ct_eq(&record.commitment)) {
+        return Err(Error::new(ErrorKind::Tampered, "compare a content's commitment"));
     }
+    let key = ContentKey { data_key, scope };
+    let manifest = open_manifest(&key, record, row.size)?;
+    let attributes = &opened.attributes;
+    let info = ObjectInfo {
+        version: row.version,
+        size: row.size,
+        modified_ms: row.modified_ms,
+        etag: attributes.etag.clone(),
+        headers: heading.headers,
+        tag_count: u32::from(attributes.tag_count),
+        checksums: manifest.checksums.clone(),
+        checksum_type: attributes.checksum_type,
+        parts: parts(&manifest),
+        multipart: row.multipart,
+        sse: row.sse,
+        tenant_key: access.tenant_key(),
+    };
+    Ok((key, info, manifest))
 }
 
 /// A wrap that does not open in its own binding was moved or changed: rot is caught by the
@@ -242,7 +241,10 @@ struct Step {
 }
 
 /// A step under way, with the read-ahead allowance it took.
-type Ahead = (JoinHandle<(Box<Source>, Result<Bytes>)>, Option<OwnedSemaphorePermit>);
+type Ahead = (Running, Option<OwnedSemaphorePermit>);
+
+/// A step under way; it gives its source back.
+type Running = JoinHandle<(Box<Source>, Result<Bytes>)>;
 
 /// The plaintext of an object, in order.
 ///
@@ -340,8 +342,10 @@ impl ObjectReader {
         Ok(())
     }
 
-    fn start(&mut self) -> Result<Option<JoinHandle<(Box<Source>, Result<Bytes>)>>> {
-        let Some(step) = self.step()? else { return Ok(None) };
+    fn start(&mut self) -> Result<Option<Running>> {
+        let Some(step) = self.step()? else {
+            return Ok(None);
+        };
         let source = self.source.take().expect("one step runs at a time");
         Ok(Some(tokio::spawn(async move {
             let outcome = source.read(&step).await;
@@ -352,7 +356,9 @@ impl ObjectReader {
     /// The next step of the plan.
     fn step(&mut self) -> Result<Option<Step>> {
         if self.current.is_none() {
-            let Some(slice) = self.slices.pop_front() else { return Ok(None) };
+            let Some(slice) = self.slices.pop_front() else {
+                return Ok(None);
+            };
             let key = &self.source.as_ref().expect("no step is running").key;
             let stream_key = key.data_key.stream_key(&key.scope, slice.stream.as_bytes())?;
             let decryptor = Arc::new(ChunkDecryptor::new(stream_key, slice.size));

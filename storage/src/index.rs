@@ -23,9 +23,7 @@ use crate::release::{dead_bytes, queue_row};
 use crate::rows::{
     Attributes, ContentRow, Heading, Manifest, ObjectRow, encode_bucket, encode_sse,
 };
-use crate::types::{
-    BucketInfo, Conditions, ContentId, ObjectKey, SseMode, UploadId, VersionId,
-};
+use crate::types::{BucketInfo, Conditions, ContentId, ObjectKey, SseMode, UploadId, VersionId};
 
 /// Tries of one commit before it gives up with [`ErrorKind::Conflict`]. Each failed try means that
 /// another commit on the same object went through.
@@ -125,8 +123,7 @@ impl Inner {
         if !conditions.is_empty() {
             let validators = match &held {
                 Some(held) => {
-                    let opened =
-                        self.open_row(ns, purpose, bucket, object_key, &held.row).await?;
+                    let opened = self.open_row(ns, purpose, bucket, object_key, &held.row).await?;
                     Some(validators(&held.row, &opened.attributes))
                 }
                 None => None,
@@ -145,7 +142,8 @@ impl Inner {
     pub(crate) async fn in_bucket(&self, ns: &TenantNs, bucket: &BucketInfo) -> Result<Draft> {
         let row = ns.row(Table::Buckets, &[bucket.name.as_str().as_bytes()]);
         let expected = Bytes::from(encode_bucket(bucket));
-        if ns.get(Table::Buckets, &[bucket.name.as_str().as_bytes()]).await? != Some(expected.clone())
+        if ns.get(Table::Buckets, &[bucket.name.as_str().as_bytes()]).await?
+            != Some(expected.clone())
         {
             return Err(Error::new(ErrorKind::NotFound, "find the bucket of a commit"));
         }
@@ -212,25 +210,6 @@ impl Inner {
         }
         Ok(())
     }
-
-    /// Opens a content's manifest and checks it against what the object row says in clear.
-    pub(crate) fn open_manifest(
-        &self,
-        opened: &ContentKey,
-        content: &ContentRow,
-        size: u64,
-    ) -> Result<Manifest> {
-        let plain = opened.data_key.open_manifest(
-            &opened.scope,
-            content.sequence,
-            &content.sealed_manifest,
-        )?;
-        let manifest = Manifest::decode(&plain)?;
-        if manifest.size != size {
-            return Err(Error::new(ErrorKind::Tampered, "compare an object's size"));
-        }
-        Ok(manifest)
-    }
 }
 
 /// A content's data key, opened and committed to.
@@ -239,23 +218,30 @@ pub(crate) struct ContentKey {
     pub(crate) scope: kluis_kms::ContentScope,
 }
 
+/// Opens a content's manifest and checks it against what the object row says in clear.
+pub(crate) fn open_manifest(
+    opened: &ContentKey,
+    content: &ContentRow,
+    size: u64,
+) -> Result<Manifest> {
+    let plain =
+        opened.data_key.open_manifest(&opened.scope, content.sequence, &content.sealed_manifest)?;
+    let manifest = Manifest::decode(&plain)?;
+    if manifest.size != size {
+        return Err(Error::new(ErrorKind::Tampered, "compare an object's size"));
+    }
+    Ok(manifest)
+}
+
 /// The key of an object row.
-pub(crate) fn object_row_key(
-    ns: &TenantNs,
-    bucket: &BucketInfo,
-    object_key: &ObjectKey,
-) -> RowKey {
+pub(crate) fn object_row_key(ns: &TenantNs, bucket: &BucketInfo, object_key: &ObjectKey) -> RowKey {
     let encoded = encode_object_key(object_key.as_bytes());
     ns.row(Table::Objects, &[bucket.id.as_bytes(), &encoded])
 }
 
 /// What conditions are decided on.
 pub(crate) fn validators(row: &ObjectRow, attributes: &Attributes) -> Validators {
-    Validators {
-        etag: attributes.etag.clone(),
-        modified_ms: row.modified_ms,
-        size: row.size,
-    }
+    Validators { etag: attributes.etag.clone(), modified_ms: row.modified_ms, size: row.size }
 }
 
 /// What the data key of an object version is bound to.

@@ -10,6 +10,7 @@ pub mod blob;
 mod body;
 mod bucket_keys;
 mod buckets;
+mod check;
 mod commit;
 mod conditions;
 mod copy;
@@ -40,6 +41,7 @@ mod types;
 
 pub use blob::{VolumeConfig, VolumeUsage};
 pub use body::{Body, BodyFuture, BytesBody};
+pub use check::{CheckProgress, CheckReport, FINDINGS_MAX, Finding, check};
 pub use digest::{Checksum, ChecksumAlgorithm, ChecksumType, Digester, join};
 pub use engine::{Engine, EngineConfig, EngineStats};
 pub use error::{BoxError, Error, ErrorKind, Result};

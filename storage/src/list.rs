@@ -7,10 +7,12 @@
 //! - A key that is not usable leaves ETag and checksum of its objects empty; it never fails a page.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use kluis_kms::Purpose;
 
 use crate::bucket_keys::BucketAccess;
+use crate::digest::ChecksumType;
 use crate::engine::{Engine, Inner};
 use crate::error::{ErrorKind, Result};
 use crate::meta::{ScanStep, prefix_end};
@@ -72,7 +74,11 @@ impl Engine {
 }
 
 /// Where a scan of encoded object keys starts.
-pub(crate) fn start_of(bucket: &BucketInfo, folding: &Folding, after: Option<&ListPosition>) -> Vec<u8> {
+pub(crate) fn start_of(
+    bucket: &BucketInfo,
+    folding: &Folding,
+    after: Option<&ListPosition>,
+) -> Vec<u8> {
     let encoded = match after {
         None => Vec::new(),
         Some(ListPosition::AfterKey(object_key)) => {
@@ -94,8 +100,7 @@ pub(crate) fn start_of(bucket: &BucketInfo, folding: &Folding, after: Option<&Li
 }
 
 async fn scan(ns: &TenantNs, request: &ListRequest<'_>, limit: usize) -> Result<Vec<Found>> {
-    let folding =
-        Folding { prefix: request.prefix.clone(), delimiter: request.delimiter.clone() };
+    let folding = Folding { prefix: request.prefix.clone(), delimiter: request.delimiter.clone() };
     let bucket = request.bucket.id;
     let from = start_of(request.bucket, &folding, request.after.as_ref());
     let encoded = encode_object_key_prefix(request.prefix.as_bytes());
@@ -103,16 +108,13 @@ async fn scan(ns: &TenantNs, request: &ListRequest<'_>, limit: usize) -> Result<
     ns.fold(Table::Objects, &within, &from, Vec::new(), move |found, rest, value| {
         let encoded = rest.get(bucket.as_bytes().len()..).unwrap_or_default();
         let (object_key, _) = decode_object_key(encoded)?;
-        let step = match folding.common_prefix(&object_key) {
-            Some(common) => {
-                let past = prefix_end(&encode_object_key_prefix(common.as_bytes()));
-                found.push(Found::Prefix(common.to_owned()));
-                ScanStep::Seek([bucket.as_bytes().as_slice(), &past].concat())
-            }
-            None => {
-                found.push(Found::Row(object_key, Box::new(ObjectRow::decode(value)?)));
-                ScanStep::Next
-            }
+        let step = if let Some(common) = folding.common_prefix(&object_key) {
+            let past = prefix_end(&encode_object_key_prefix(common.as_bytes()));
+            found.push(Found::Prefix(common.to_owned()));
+            ScanStep::Seek([bucket.as_bytes().as_slice(), &past].concat())
+        } else {
+            found.push(Found::Row(object_key, Box::new(ObjectRow::decode(value)?)));
+            ScanStep::Next
         };
         Ok(if found.len() > limit { ScanStep::Stop } else { step })
     })
@@ -139,13 +141,13 @@ impl Inner {
                 Found::Row(object_key, row) => (object_key, row),
             };
             let epoch = row.wrapped.wrapping_version();
-            if !keys.contains_key(&epoch) {
+            if let Entry::Vacant(vacant) = keys.entry(epoch) {
                 let access = match self.keys.for_epoch(ns, purpose, bucket.id, epoch).await {
                     Ok(access) => Some(access),
                     Err(error) if is_of_the_key(error.kind()) => None,
                     Err(error) => return Err(error),
                 };
-                keys.insert(epoch, access);
+                vacant.insert(access);
             }
             let access = keys.get(&epoch).and_then(Option::as_ref);
             let attributes = access.and_then(|access| open(access, &object_key, &row));
@@ -180,7 +182,7 @@ fn open(access: &BucketAccess, object_key: &str, row: &ObjectRow) -> Option<Attr
 fn listed(object_key: String, row: &ObjectRow, attributes: Option<Attributes>) -> ListedObject {
     let (etag, checksum_algorithm, checksum_type) = match attributes {
         Some(shown) => (Some(shown.etag), shown.checksum_algorithm, shown.checksum_type),
-        None => (None, None, Default::default()),
+        None => (None, None, ChecksumType::default()),
     };
     ListedObject {
         object_key,

@@ -15,9 +15,7 @@ use crate::bucket_keys::BucketAccess;
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{
-    Binding, COMMIT_TRIES_MAX, ContentKey, Draft, encode_context, object_row_key,
-};
+use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, Draft, encode_context, object_row_key};
 use crate::namespace::{Table, TenantNs};
 use crate::requests::{PutReceipt, PutRequest};
 use crate::rows::{
@@ -138,13 +136,14 @@ impl Inner {
         request: &PutRequest<'_>,
         content: &WrittenContent,
     ) -> Result<NewVersion> {
-        let record = self.seal_content(content);
-        let context = encode_context(&request.context);
-        let etag = single_etag(request.bucket.etag_rule, &content.checksums, content.written.digest);
+        let record = seal_content(content);
+        let caller = encode_context(&request.context);
+        let etag =
+            single_etag(request.bucket.etag_rule, &content.checksums, content.written.digest);
         let parts = VersionParts {
             headers: &request.headers,
             tags: &request.tags,
-            context: &context,
+            context: &caller,
             etag: etag.clone(),
             checksum_algorithm: shown_algorithm(&content.checksums),
             checksum_type: ChecksumType::FullObject,
@@ -155,25 +154,10 @@ impl Inner {
             object_key: request.object_key,
             content: content.content,
             sse: request.sse,
-            context: &context,
+            context: &caller,
         };
         let row = self.seal_version(access, &binding, &content.key.data_key, &record, &parts)?;
         Ok(NewVersion { row: ObjectRow { size: content.size, ..row }, record, etag })
-    }
-
-    /// The content row of a content of one stream, referenced once.
-    pub(crate) fn seal_content(&self, content: &WrittenContent) -> ContentRow {
-        let stream =
-            ManifestStream { stream: content.stream, size: content.size, part_number: 1, checksums: Vec::new() };
-        let manifest = Manifest {
-            size: content.size,
-            streams: vec![stream],
-            checksums: content.checksums.clone(),
-            composite: false,
-        };
-        let streams =
-            vec![StreamRef { stream: content.stream, extents: content.written.extents() }];
-        seal_manifest(&content.key, &manifest, streams, content.written.inline.is_some())
     }
 
     /// Seals what a version shows and binds its data key to it. Size, upload and multipart are the
@@ -190,8 +174,7 @@ impl Inner {
         let version = self.version_id(modified_ms);
         let rng = &*self.env.rng;
         let of = (binding.object_key, version.as_bytes());
-        let heading =
-            Heading { context: parts.context.to_vec(), headers: parts.headers.clone() };
+        let heading = Heading { context: parts.context.to_vec(), headers: parts.headers.clone() };
         let tag_count = u16::try_from(parts.tags.0.len()).unwrap_or(u16::MAX);
         let attributes = Attributes {
             etag: parts.etag.clone(),
@@ -250,6 +233,24 @@ impl Inner {
         }
         Err(Error::new(ErrorKind::Conflict, "commit a put"))
     }
+}
+
+/// The content row of a content of one stream, referenced once.
+fn seal_content(content: &WrittenContent) -> ContentRow {
+    let stream = ManifestStream {
+        stream: content.stream,
+        size: content.size,
+        part_number: 1,
+        checksums: Vec::new(),
+    };
+    let manifest = Manifest {
+        size: content.size,
+        streams: vec![stream],
+        checksums: content.checksums.clone(),
+        composite: false,
+    };
+    let streams = vec![StreamRef { stream: content.stream, extents: content.written.extents() }];
+    seal_manifest(&content.key, &manifest, streams, content.written.inline.is_some())
 }
 
 /// The content row of a sealed manifest, referenced once.

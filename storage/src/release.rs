@@ -29,7 +29,7 @@ use crate::types::{ContentId, NsId, StreamId};
 /// The first byte of a dead-bytes counter in `gc`.
 const DEAD: u8 = b'X';
 /// The first byte of a queue row in `gc`.
-const QUEUE: u8 = b'Q';
+pub(crate) const QUEUE: u8 = b'Q';
 /// Location rows deleted by one commit.
 const BATCH_ROWS: usize = 512;
 /// Streams looked at in one round; the rest waits for the next.
@@ -108,7 +108,9 @@ struct Queued {
 /// Works the queue off until the engine closes.
 pub(crate) async fn run(inner: std::sync::Weak<Inner>) {
     loop {
-        let Some(engine) = inner.upgrade() else { return };
+        let Some(engine) = inner.upgrade() else {
+            return;
+        };
         let wanted = Arc::clone(&engine.release_wanted);
         let outcome = engine.release_round().await;
         let busy = match outcome {

@@ -53,9 +53,10 @@ impl Tenants {
         let upper = prefix_end(&lower);
         let rows = reader
             .fold(Family::Sys, lower, upper, HashMap::new(), |rows, row_key, value| {
-                let id = row_key.get(1..).and_then(|id| id.first_chunk::<16>()).ok_or_else(|| {
-                    Error::new(ErrorKind::Corrupt, "read a namespace row: its key is too short")
-                })?;
+                let id =
+                    row_key.get(1..).and_then(|id| id.first_chunk::<16>()).ok_or_else(|| {
+                        Error::new(ErrorKind::Corrupt, "read a namespace row: its key is too short")
+                    })?;
                 rows.insert(TenantId::from_bytes(*id), NamespaceRow::decode(value)?);
                 Ok(ScanStep::Next)
             })

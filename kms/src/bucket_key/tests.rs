@@ -14,10 +14,7 @@ fn data_bucket_key() -> BucketKey {
 
 #[test]
 fn the_id_is_derived_from_the_bytes() {
-    assert_eq!(
-        data_bucket_key().id().to_string(),
-        "cfd8b9893f77d53026d128a453202b81"
-    );
+    assert_eq!(data_bucket_key().id().to_string(), "cfd8b9893f77d53026d128a453202b81");
     let meta = bucket_key(BucketKeyPurpose::Meta, Arc::new(SeededRng::new(1)));
     assert_ne!(meta.id(), data_bucket_key().id());
 }
@@ -26,15 +23,12 @@ fn the_id_is_derived_from_the_bytes() {
 fn a_data_key_comes_back() {
     let (permit, _) = permit();
     let context = version_context(ramp(0x30));
-    let wrapped = data_bucket_key()
-        .wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0))
-        .unwrap();
+    let wrapped =
+        data_bucket_key().wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0)).unwrap();
     assert_eq!(wrapped.kind(), WrapKind::DataKey);
     assert_eq!(wrapped.wrapping_key_id(), data_bucket_key().id().as_bytes());
     assert_eq!(wrapped.wrapping_version(), 7);
-    let unwrapped = data_bucket_key()
-        .unwrap_data_key(&permit, &wrapped, &context)
-        .unwrap();
+    let unwrapped = data_bucket_key().unwrap_data_key(&permit, &wrapped, &context).unwrap();
     assert_eq!(*unwrapped.borrow(), *data_key().borrow());
 }
 
@@ -54,16 +48,10 @@ fn check_unwrap(
 fn another_version_or_bucket_key_does_not_open() {
     let (permit, _) = permit();
     let context = version_context(ramp(0x30));
-    let wrapped = data_bucket_key()
-        .wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0))
-        .unwrap();
+    let wrapped =
+        data_bucket_key().wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0)).unwrap();
     let other_version = version_context(ramp(0x31));
-    check_unwrap(
-        &data_bucket_key(),
-        &wrapped,
-        &other_version,
-        ErrorKind::Corrupt,
-    );
+    check_unwrap(&data_bucket_key(), &wrapped, &other_version, ErrorKind::Corrupt);
     let mut other_epoch = data_bucket_key();
     other_epoch.scope.epoch = 8;
     check_unwrap(&other_epoch, &wrapped, &context, ErrorKind::Corrupt);
@@ -90,14 +78,9 @@ fn a_closed_gate_stops_wraps_and_unwraps() {
     let (permit, gate) = permit();
     let context = EncryptionContext::new();
     let bucket_key = data_bucket_key();
-    let wrapped = bucket_key
-        .wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0))
-        .unwrap();
+    let wrapped = bucket_key.wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0)).unwrap();
     gate.close(GateClosed::Disabled);
-    let unwrapped = bucket_key
-        .unwrap_data_key(&permit, &wrapped, &context)
-        .err()
-        .unwrap();
+    let unwrapped = bucket_key.unwrap_data_key(&permit, &wrapped, &context).err().unwrap();
     assert_eq!(unwrapped.kind(), ErrorKind::KeyDisabled);
     let wrapped = bucket_key.wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0));
     assert_eq!(wrapped.unwrap_err().kind(), ErrorKind::KeyDisabled);
@@ -112,20 +95,11 @@ fn a_bucket_key_does_what_it_is_for() {
     assert_eq!(wrapped.unwrap_err().kind(), ErrorKind::Misuse);
     let refused = |made: Result<FieldCipher>| made.err().map(|error| error.kind());
     let misuse = Some(ErrorKind::Misuse);
-    assert_eq!(
-        refused(data_bucket_key().field_cipher(tenant(), &ramp(0x20))),
-        misuse
-    );
+    assert_eq!(refused(data_bucket_key().field_cipher(tenant(), &ramp(0x20))), misuse);
     assert_eq!(refused(meta.field_cipher(tenant(), &ramp(0x21))), misuse);
-    assert_eq!(
-        refused(meta.field_cipher(TenantId::from_bytes(ramp(0)), &ramp(0x20))),
-        misuse
-    );
+    assert_eq!(refused(meta.field_cipher(TenantId::from_bytes(ramp(0)), &ramp(0x20))), misuse);
     assert_eq!(refused(meta.field_cipher(tenant(), &ramp(0x20))), None);
-    let mixed = meta
-        .with_customer_key(&ramp(0x60))
-        .err()
-        .map(|error| error.kind());
+    let mixed = meta.with_customer_key(&ramp(0x60)).err().map(|error| error.kind());
     assert_eq!(mixed, misuse);
 }
 
@@ -136,18 +110,14 @@ fn a_customers_key_is_needed_beside_the_bucket_key() {
     let plain = data_bucket_key();
     let mixed = plain.with_customer_key(&ramp(0x60)).unwrap();
     assert_eq!(mixed.id(), plain.id());
-    let wrapped = mixed
-        .wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0))
-        .unwrap();
+    let wrapped = mixed.wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0)).unwrap();
     assert_eq!(wrapped.kind(), WrapKind::DataKeyCustomer);
     let unwrapped = mixed.unwrap_data_key(&permit, &wrapped, &context).unwrap();
     assert_eq!(*unwrapped.borrow(), *data_key().borrow());
     check_unwrap(&plain, &wrapped, &context, ErrorKind::Corrupt);
     let other = plain.with_customer_key(&ramp(0x61)).unwrap();
     check_unwrap(&other, &wrapped, &context, ErrorKind::Corrupt);
-    let plain_wrap = plain
-        .wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0))
-        .unwrap();
+    let plain_wrap = plain.wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0)).unwrap();
     check_unwrap(&mixed, &plain_wrap, &context, ErrorKind::Corrupt);
     assert!(mixed.with_customer_key(&ramp(0x61)).is_err());
 }

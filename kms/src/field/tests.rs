@@ -11,16 +11,11 @@ use crate::gate::{GateClosed, KeyGate};
 use crate::types::TenantKeyId;
 
 const VERSION: [u8; 16] = *b"0123456789abcdef";
-const NAME: FieldName<'_> = FieldName {
-    field: "um",
-    object_key: "dir/ключ".as_bytes(),
-    version: &VERSION,
-};
+const NAME: FieldName<'_> =
+    FieldName { field: "um", object_key: "dir/ключ".as_bytes(), version: &VERSION };
 
 fn cipher_with(rng: Arc<dyn Rng>) -> FieldCipher {
-    bucket_key(BucketKeyPurpose::Meta, rng)
-        .field_cipher(tenant(), &ramp(0x20))
-        .unwrap()
+    bucket_key(BucketKeyPurpose::Meta, rng).field_cipher(tenant(), &ramp(0x20)).unwrap()
 }
 
 fn cipher() -> FieldCipher {
@@ -31,10 +26,7 @@ fn cipher() -> FieldCipher {
 fn known_answer() {
     let (permit, _) = permit();
     let version = ramp(0x30);
-    let name = FieldName {
-        version: &version,
-        ..NAME
-    };
+    let name = FieldName { version: &version, ..NAME };
     let cipher = cipher_with(Arc::new(RampRng(0xf0)));
     let sealed = cipher.seal(&permit, &name, b"x-amz-meta-a: b").unwrap();
     let want = "0100000007f0f1f2f3f4f5f6f7f8f9fafb\
@@ -42,10 +34,7 @@ fn known_answer() {
     assert_eq!(hex::encode(&sealed), want);
     assert_eq!(sealed.len(), 15 + FIELD_OVERHEAD_BYTES);
     assert_eq!(FieldCipher::epoch_of(&sealed).unwrap(), 7);
-    assert_eq!(
-        cipher.open(&permit, &name, &sealed).unwrap().as_slice(),
-        b"x-amz-meta-a: b"
-    );
+    assert_eq!(cipher.open(&permit, &name, &sealed).unwrap().as_slice(), b"x-amz-meta-a: b");
 }
 
 #[test]
@@ -53,18 +42,9 @@ fn a_field_opens_under_its_own_name_only() {
     let (permit, _) = permit();
     let sealed = cipher().seal(&permit, &NAME, b"value").unwrap();
     let others = [
-        FieldName {
-            field: "tg",
-            ..NAME
-        },
-        FieldName {
-            object_key: b"dir/",
-            ..NAME
-        },
-        FieldName {
-            version: &[0; 16],
-            ..NAME
-        },
+        FieldName { field: "tg", ..NAME },
+        FieldName { object_key: b"dir/", ..NAME },
+        FieldName { version: &[0; 16], ..NAME },
     ];
     for other in others {
         let error = cipher().open(&permit, &other, &sealed).unwrap_err();
@@ -78,16 +58,10 @@ fn a_field_of_another_bucket_or_epoch_does_not_open() {
     let sealed = cipher().seal(&permit, &NAME, b"value").unwrap();
     let mut other = cipher();
     other.scope.bucket = ramp(0x21);
-    assert_eq!(
-        other.open(&permit, &NAME, &sealed).unwrap_err().kind(),
-        ErrorKind::Corrupt
-    );
+    assert_eq!(other.open(&permit, &NAME, &sealed).unwrap_err().kind(), ErrorKind::Corrupt);
     let mut other = cipher();
     other.scope.epoch = 8;
-    assert_eq!(
-        other.open(&permit, &NAME, &sealed).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(other.open(&permit, &NAME, &sealed).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -97,23 +71,11 @@ fn a_permit_must_fit_and_its_gate_be_open() {
     let other_gate = Arc::new(KeyGate::new(None));
     let other_key = TenantKeyId::from_bytes(ramp(3));
     let other = UnwrapPermit::issue(&purpose(tenant()), other_key, other_gate).unwrap();
-    assert_eq!(
-        cipher().open(&other, &NAME, &sealed).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
-    assert_eq!(
-        cipher().seal(&other, &NAME, b"").unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(cipher().open(&other, &NAME, &sealed).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(cipher().seal(&other, &NAME, b"").unwrap_err().kind(), ErrorKind::NotFound);
     gate.close(GateClosed::Disabled);
-    assert_eq!(
-        cipher().open(&permit, &NAME, &sealed).unwrap_err().kind(),
-        ErrorKind::KeyDisabled
-    );
-    assert_eq!(
-        cipher().seal(&permit, &NAME, b"").unwrap_err().kind(),
-        ErrorKind::KeyDisabled
-    );
+    assert_eq!(cipher().open(&permit, &NAME, &sealed).unwrap_err().kind(), ErrorKind::KeyDisabled);
+    assert_eq!(cipher().seal(&permit, &NAME, b"").unwrap_err().kind(), ErrorKind::KeyDisabled);
 }
 
 #[test]
@@ -122,9 +84,7 @@ fn the_limit_holds() {
     let longest = vec![1; FIELD_BYTES_MAX];
     let sealed = cipher().seal(&permit, &NAME, &longest).unwrap();
     assert_eq!(*cipher().open(&permit, &NAME, &sealed).unwrap(), longest);
-    let error = cipher()
-        .seal(&permit, &NAME, &vec![1; FIELD_BYTES_MAX + 1])
-        .unwrap_err();
+    let error = cipher().seal(&permit, &NAME, &vec![1; FIELD_BYTES_MAX + 1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse);
     let too_long = [sealed.as_slice(), &[0]].concat();
     let error = cipher().open(&permit, &NAME, &too_long).unwrap_err();

@@ -20,19 +20,14 @@ fn a_permit_names_who_and_why() {
     let (permit, _) = permit();
     assert_eq!(permit.tenant(), tenant());
     assert_eq!(permit.tenant_key(), tenant_key_id());
-    assert_eq!(
-        permit.principal().as_str(),
-        "arn:aws:iam::123456789012:user/ada"
-    );
+    assert_eq!(permit.principal().as_str(), "arn:aws:iam::123456789012:user/ada");
     assert_eq!(permit.reason(), &Reason::CustomerInitiated);
     assert_eq!(permit.request_id().to_string(), "4442587FB7D0A2F9");
 }
 
 #[test]
 fn only_the_tenants_own_reasons_are_issued() {
-    let job = Reason::TenantJob {
-        job: JobId::from("rewrap-7"),
-    };
+    let job = Reason::TenantJob { job: JobId::from("rewrap-7") };
     let cases = [
         (Reason::CustomerInitiated, "customer-initiated", true),
         (Reason::CustomerSupport, "customer-support", false),
@@ -40,22 +35,13 @@ fn only_the_tenants_own_reasons_are_issued() {
         (Reason::ProviderReview, "provider-review", false),
         (Reason::ProviderService, "provider-service", false),
         (job, "tenant-job", true),
-        (
-            Reason::ThirdPartyDataRequest,
-            "third-party-data-request",
-            false,
-        ),
+        (Reason::ThirdPartyDataRequest, "third-party-data-request", false),
     ];
     for (reason, code, is_issued) in cases {
         assert_eq!(reason.to_string(), code);
-        let purpose = Purpose {
-            reason,
-            ..purpose(tenant())
-        };
+        let purpose = Purpose { reason, ..purpose(tenant()) };
         let gate = Arc::new(KeyGate::new(None));
-        let kind = UnwrapPermit::issue(&purpose, tenant_key_id(), gate)
-            .err()
-            .map(|e| e.kind());
+        let kind = UnwrapPermit::issue(&purpose, tenant_key_id(), gate).err().map(|e| e.kind());
         assert_eq!(kind, (!is_issued).then_some(ErrorKind::Refused), "{code}");
     }
 }
@@ -73,10 +59,7 @@ fn a_closed_gate_answers_by_its_state() {
         assert_eq!(refusal(&permit), Some(kind));
         assert_eq!(issue(&gate).err().map(|error| error.kind()), Some(kind));
         let born_closed = Arc::new(KeyGate::new(Some(why)));
-        assert_eq!(
-            issue(&born_closed).err().map(|error| error.kind()),
-            Some(kind)
-        );
+        assert_eq!(issue(&born_closed).err().map(|error| error.kind()), Some(kind));
     }
 }
 
@@ -102,8 +85,7 @@ fn a_destroyed_keys_gate_never_opens() {
 #[test]
 fn a_worn_out_gate_stays_shut() {
     let gate = KeyGate::new(None);
-    gate.word
-        .store(pack(GENERATION_MAX, STATE_OPEN, 0), Ordering::SeqCst);
+    gate.word.store(pack(GENERATION_MAX, STATE_OPEN, 0), Ordering::SeqCst);
     gate.close(GateClosed::Disabled);
     assert_eq!(gate.generation(), GENERATION_MAX);
     assert_eq!(gate.open().unwrap_err().kind(), ErrorKind::Full);
@@ -137,10 +119,7 @@ fn close_waits_for_guards_in_flight() {
             thread::yield_now();
         }
         assert_eq!(refusal(&permit), Some(ErrorKind::KeyDisabled));
-        assert!(
-            is_closed.try_recv().is_err(),
-            "close returned with a guard in flight"
-        );
+        assert!(is_closed.try_recv().is_err(), "close returned with a guard in flight");
         drop(guard);
         is_closed.recv().unwrap();
     });
@@ -182,11 +161,7 @@ fn no_work_overlaps_a_closed_gate() {
             is_shut.store(true, Ordering::SeqCst);
             let settled = entered.load(Ordering::SeqCst);
             thread::yield_now();
-            assert_eq!(
-                entered.load(Ordering::SeqCst),
-                settled,
-                "work went on after close"
-            );
+            assert_eq!(entered.load(Ordering::SeqCst), settled, "work went on after close");
             is_shut.store(false, Ordering::SeqCst);
             gate.open().unwrap();
         }
@@ -221,8 +196,5 @@ fn two_closers_both_return() {
 #[test]
 fn debug_shows_state_and_no_more() {
     let (_, gate) = permit();
-    assert_eq!(
-        format!("{gate:?}"),
-        "KeyGate { open: true, generation: 0, in_flight: 0, .. }"
-    );
+    assert_eq!(format!("{gate:?}"), "KeyGate { open: true, generation: 0, in_flight: 0, .. }");
 }

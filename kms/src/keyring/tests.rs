@@ -14,11 +14,7 @@ const IDENTITY: ([u8; 16], u32) = ([3; 16], 1);
 fn record_of(key: u32, version: u64) -> KeyRecord {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&key.to_be_bytes());
-    KeyRecord {
-        id: TenantKeyId::from_bytes(id),
-        version,
-        ..record(1)
-    }
+    KeyRecord { id: TenantKeyId::from_bytes(id), version, ..record(1) }
 }
 
 struct Journal {
@@ -65,10 +61,7 @@ impl Journal {
 
     #[track_caller]
     fn check_corrupt(&self) {
-        assert_eq!(
-            self.open().err().map(|error| error.kind()),
-            Some(ErrorKind::Corrupt)
-        );
+        assert_eq!(self.open().err().map(|error| error.kind()), Some(ErrorKind::Corrupt));
     }
 }
 
@@ -85,11 +78,7 @@ fn an_entry_cut_short_is_dropped_wherever_the_cut_is() {
     for length in journal.ends[2]..whole.len() {
         journal.set(&whole[..length]);
         journal.check_keys(2);
-        assert_eq!(
-            journal.bytes().len(),
-            journal.ends[2],
-            "the torn tail is gone"
-        );
+        assert_eq!(journal.bytes().len(), journal.ends[2], "the torn tail is gone");
     }
 }
 
@@ -99,9 +88,7 @@ fn the_journal_goes_on_after_a_torn_tail() {
     let whole = journal.bytes();
     journal.set(&whole[..whole.len() - 7]);
     let (mut keyring, _) = journal.open().unwrap();
-    keyring
-        .append(&[record_of(2, 1), record_of(3, 1)], &mac_key())
-        .unwrap();
+    keyring.append(&[record_of(2, 1), record_of(3, 1)], &mac_key()).unwrap();
     drop(keyring);
     journal.check_keys(4);
 }
@@ -188,9 +175,7 @@ fn entries_of_another_generation_or_keyring_are_refused() {
     journal.check_corrupt();
     journal.set(&new);
     for identity in [([4; 16], 1), ([3; 16], 2)] {
-        let error = Keyring::open(&journal.path(), identity, &mac_key())
-            .err()
-            .unwrap();
+        let error = Keyring::open(&journal.path(), identity, &mac_key()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }
@@ -199,13 +184,8 @@ fn entries_of_another_generation_or_keyring_are_refused() {
 fn the_last_record_of_a_key_counts() {
     let journal = Journal::of(2);
     let (mut keyring, _) = journal.open().unwrap();
-    let changed = KeyRecord {
-        state: KeyState::Disabled,
-        ..record_of(0, 2)
-    };
-    keyring
-        .append(std::slice::from_ref(&changed), &mac_key())
-        .unwrap();
+    let changed = KeyRecord { state: KeyState::Disabled, ..record_of(0, 2) };
+    keyring.append(std::slice::from_ref(&changed), &mac_key()).unwrap();
     drop(keyring);
     let (keyring, records) = journal.open().unwrap();
     assert_eq!(records, [changed, record_of(1, 1)]);
@@ -224,11 +204,7 @@ fn a_gap_in_a_keys_history_is_damage() {
 #[test]
 fn a_crash_during_compaction_leaves_the_old_journal() {
     let journal = Journal::of(2);
-    fs::write(
-        journal.dir.path().join("keyring.new"),
-        b"half of a new journal",
-    )
-    .unwrap();
+    fs::write(journal.dir.path().join("keyring.new"), b"half of a new journal").unwrap();
     let (mut keyring, records) = journal.open().unwrap();
     assert_eq!(records.len(), 2);
     keyring.compact(&records, &mac_key()).unwrap();
@@ -242,19 +218,14 @@ fn compaction_is_wanted_when_more_is_dead_than_alive() {
     let journal = Journal::of(1);
     let (mut keyring, _) = journal.open().unwrap();
     assert!(!keyring.wants_compaction());
-    let long = |version| KeyRecord {
-        version,
-        ..record(256)
-    };
+    let long = |version| KeyRecord { version, ..record(256) };
     let mut version = 2;
     while !keyring.wants_compaction() {
         keyring.append(&[long(version)], &mac_key()).unwrap();
         version += 1;
     }
     assert!(keyring.end > COMPACT_BYTES_MIN);
-    keyring
-        .compact(&[record_of(0, version - 1)], &mac_key())
-        .unwrap();
+    keyring.compact(&[record_of(0, version - 1)], &mac_key()).unwrap();
     assert!(keyring.end < 1024);
     assert!(!keyring.wants_compaction());
 }
@@ -268,11 +239,7 @@ fn a_failed_write_fences_the_keyring() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     keyring.file = writable;
     let error = keyring.append(&[record_of(1, 1)], &mac_key()).unwrap_err();
-    assert!(
-        error
-            .advice()
-            .is_some_and(|advice| advice.contains("restart"))
-    );
+    assert!(error.advice().is_some_and(|advice| advice.contains("restart")));
     drop(keyring);
     journal.check_keys(1);
 }
@@ -280,9 +247,7 @@ fn a_failed_write_fences_the_keyring() {
 #[test]
 fn create_does_not_write_over_keys() {
     let journal = Journal::of(1);
-    let error = Keyring::create(&journal.path(), IDENTITY, &mac_key())
-        .err()
-        .unwrap();
+    let error = Keyring::create(&journal.path(), IDENTITY, &mac_key()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     journal.check_keys(1);
 }
@@ -299,11 +264,7 @@ fn batches_fit_entries() {
 fn a_root_file_reads_back_and_shows_every_flipped_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("root.sealed");
-    let root_file = RootFile {
-        epoch: 1,
-        keyring_id: [3; 16],
-        sealed: vec![7; 128],
-    };
+    let root_file = RootFile { epoch: 1, keyring_id: [3; 16], sealed: vec![7; 128] };
     root_file.write(&path).unwrap();
     assert_eq!(RootFile::read(&path).unwrap(), root_file);
     let whole = fs::read(&path).unwrap();

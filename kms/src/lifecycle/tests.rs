@@ -47,18 +47,13 @@ fn the_table() {
     ];
     for state in STATES {
         for event in EVENTS {
-            let want = allowed
-                .iter()
-                .find(|step| (step.0, step.1) == (state, event));
+            let want = allowed.iter().find(|step| (step.0, step.1) == (state, event));
             match (want, state.after(event)) {
                 (Some((_, _, want)), Ok(got)) => assert_eq!(got, *want, "{state} {event:?}"),
                 (None, Err(error)) => {
                     let is_destroyed = state == KeyState::Destroyed;
-                    let kind = if is_destroyed {
-                        ErrorKind::KeyDestroyed
-                    } else {
-                        ErrorKind::Conflict
-                    };
+                    let kind =
+                        if is_destroyed { ErrorKind::KeyDestroyed } else { ErrorKind::Conflict };
                     assert_eq!(error.kind(), kind, "{state} {event:?}");
                 }
                 (want, got) => panic!("{state} {event:?}: {got:?} instead of {want:?}"),

@@ -74,24 +74,13 @@ impl Kms {
     /// # Panics
     /// The label holds a zero byte: it could then be taken for another label.
     pub fn root_mac(&self, label: &str, data: &[u8]) -> [u8; 32] {
-        assert!(
-            !label.bytes().any(|byte| byte == 0),
-            "a label holds no zero byte"
-        );
-        mac(
-            &self.mac_key.borrow(),
-            &[b"node/", label.as_bytes(), &[0], data],
-        )
+        assert!(!label.bytes().any(|byte| byte == 0), "a label holds no zero byte");
+        mac(&self.mac_key.borrow(), &[b"node/", label.as_bytes(), &[0], data])
     }
 
     fn credential_key(&self, tenant: TenantId) -> Zeroizing<[u8; 32]> {
         let mut derived = Zeroizing::new([0; 32]);
-        kdf(
-            &self.root_key.borrow(),
-            b"credential",
-            [tenant.as_bytes()],
-            derived.as_mut_slice(),
-        );
+        kdf(&self.root_key.borrow(), b"credential", [tenant.as_bytes()], derived.as_mut_slice());
         derived
     }
 }

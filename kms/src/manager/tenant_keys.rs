@@ -92,9 +92,7 @@ impl Kms {
     /// [`ErrorKind::Unavailable`]: the keyring could not be written.
     pub fn create_tenant_key(&self, tenant: TenantId) -> Result<TenantKeyInfo> {
         let mut infos = self.create_tenant_keys(&[tenant])?;
-        infos
-            .pop()
-            .ok_or_else(|| Error::new(ErrorKind::Misuse, "make a tenant key"))
+        infos.pop().ok_or_else(|| Error::new(ErrorKind::Misuse, "make a tenant key"))
     }
 
     /// Makes a key for each tenant, in order, with one flush of the slots and one of the journal
@@ -126,11 +124,7 @@ impl Kms {
     fn new_record(&self, tenant: TenantId, is_default: bool, slot: u32) -> Result<KeyRecord> {
         let id = TenantKeyId::random(&*self.env.rng);
         let now_ms = self.env.clock.now_ms();
-        let slot = SlotName {
-            index: slot,
-            tenant_key: id,
-            material: FIRST_MATERIAL,
-        };
+        let slot = SlotName { index: slot, tenant_key: id, material: FIRST_MATERIAL };
         Ok(KeyRecord {
             id,
             tenant,
@@ -146,18 +140,12 @@ impl Kms {
     /// Draws a material and writes its slot, which the caller flushes before the record.
     fn new_material(&self, tenant: TenantId, slot: &SlotName) -> Result<MaterialRecord> {
         if slot.index >= SLOTS_MAX {
-            return Err(Error::new(
-                ErrorKind::Full,
-                format!("use slot {}", slot.index),
-            ));
+            return Err(Error::new(ErrorKind::Full, format!("use slot {}", slot.index)));
         }
         let rng = &*self.env.rng;
         let material = TenantKey::fill_with(random(rng))?;
         let slot_secret = SlotSecret::fill_with(random(rng))?;
-        let kek = extract(
-            slot_secret.borrow().as_slice(),
-            self.root_key.borrow().as_slice(),
-        );
+        let kek = extract(slot_secret.borrow().as_slice(), self.root_key.borrow().as_slice());
         let header = WrapHeader {
             kind: WrapKind::TenantKey,
             wrapping_key_id: self.keyring_id,
@@ -167,21 +155,12 @@ impl Kms {
         let material_bytes = material.borrow();
         let wrapped = wrap(&kek, header, &digest, (&material_bytes, rng));
         let mut id = [0; 32];
-        let context = [
-            slot.tenant_key.as_bytes().as_slice(),
-            material_bytes.as_slice(),
-        ];
+        let context = [slot.tenant_key.as_bytes().as_slice(), material_bytes.as_slice()];
         kdf(&self.mac_key.borrow(), b"material-id", context, &mut id);
         self.slots.write(slot, &slot_secret, &self.mac_key)?;
         let created_ms = self.env.clock.now_ms();
         let (number, slot) = (slot.material, slot.index);
-        Ok(MaterialRecord {
-            number,
-            slot,
-            created_ms,
-            id,
-            wrapped,
-        })
+        Ok(MaterialRecord { number, slot, created_ms, id, wrapped })
     }
 
     /// The key that is used where the tenant names none.
@@ -207,9 +186,7 @@ impl Kms {
         let index = read(&self.index);
         let ids = index.tenants.get(&tenant).map_or(&[][..], |keys| &keys.ids);
         let entries = ids.iter().filter_map(|id| index.keys.get(id));
-        entries
-            .map(|entry| TenantKeyInfo::of(&entry.record()))
-            .collect()
+        entries.map(|entry| TenantKeyInfo::of(&entry.record())).collect()
     }
 
     /// Switches a key off. When this returns, the state is durable, no plaintext is being made or
@@ -273,20 +250,13 @@ impl Kms {
         }
         let count = record.materials.len();
         if count >= MATERIALS_MAX {
-            return Err(Error::new(
-                ErrorKind::Full,
-                format!("rotate a key of {count} materials"),
-            ));
+            return Err(Error::new(ErrorKind::Full, format!("rotate a key of {count} materials")));
         }
         let number = u32::try_from(count).expect("at most 256 materials") + FIRST_MATERIAL;
         let material = {
             let mut writer = lock(&self.writer);
             writer.keyring.check_writable()?;
-            let slot = SlotName {
-                index: writer.next_slot,
-                tenant_key: id,
-                material: number,
-            };
+            let slot = SlotName { index: writer.next_slot, tenant_key: id, material: number };
             let material = self.new_material(tenant, &slot)?;
             self.slots.sync()?;
             writer.next_slot += 1;
@@ -312,9 +282,7 @@ impl Kms {
         changed.version += 1;
         changed.changed_ms = self.env.clock.now_ms();
         let mut writer = lock(&self.writer);
-        writer
-            .keyring
-            .append(std::slice::from_ref(&changed), &self.mac_key)?;
+        writer.keyring.append(std::slice::from_ref(&changed), &self.mac_key)?;
         *write(&entry.record) = Arc::new(changed);
         if writer.keyring.wants_compaction() {
             self.compact(&mut writer);
@@ -326,11 +294,8 @@ impl Kms {
     fn compact(&self, writer: &mut Writer) {
         let records: Vec<KeyRecord> = {
             let index = read(&self.index);
-            let mut records: Vec<_> = index
-                .keys
-                .values()
-                .map(|entry| KeyRecord::clone(&read(&entry.record)))
-                .collect();
+            let mut records: Vec<_> =
+                index.keys.values().map(|entry| KeyRecord::clone(&read(&entry.record))).collect();
             records.sort_by_key(|record| (record.created_ms, record.id));
             records
         };

@@ -19,11 +19,7 @@ const ADA: TenantId = TenantId::from_bytes([0xad; 16]);
 const BOB: TenantId = TenantId::from_bytes([0xb0; 16]);
 
 fn scope(purpose: BucketKeyPurpose) -> BucketKeyScope {
-    BucketKeyScope {
-        bucket: ramp(0x20),
-        epoch: 1,
-        purpose,
-    }
+    BucketKeyScope { bucket: ramp(0x20), epoch: 1, purpose }
 }
 
 fn data_scope() -> BucketKeyScope {
@@ -47,10 +43,7 @@ fn a_tenants_first_key_is_its_default() {
     let second = kms.create_tenant_key(ADA).unwrap();
     assert!(first.is_default && !second.is_default);
     assert_eq!(kms.default_tenant_key(ADA).unwrap(), first.id);
-    assert_eq!(
-        (first.state, first.current_material),
-        (KeyState::Enabled, 1)
-    );
+    assert_eq!((first.state, first.current_material), (KeyState::Enabled, 1));
     assert_eq!(first.created_ms, 1_700_000_000_000);
     assert_eq!(kms.list(ADA), [first, second]);
     assert!(kms.list(BOB).is_empty());
@@ -84,9 +77,7 @@ fn everything_reads_back_after_opening_again() {
     assert_eq!(wrapped.kind(), WrapKind::BucketKey);
     assert_eq!(wrapped.wrapping_key_id(), ada.id.as_bytes());
     let context = EncryptionContext::new().with(b"k", b"object").unwrap();
-    let data_wrap = bucket_key
-        .wrap_data_key(&permit, &data_key(), &context, &*env.rng)
-        .unwrap();
+    let data_wrap = bucket_key.wrap_data_key(&permit, &data_key(), &context, &*env.rng).unwrap();
     let described = kms.describe(BOB, bob.id).unwrap();
     drop(kms);
 
@@ -94,18 +85,11 @@ fn everything_reads_back_after_opening_again() {
     assert_eq!(kms.describe(ADA, ada.id).unwrap(), ada);
     assert_eq!(kms.describe(BOB, bob.id).unwrap(), described);
     assert_eq!(described.state, KeyState::Disabled);
-    assert_eq!(
-        kind(kms.permit(&purpose(BOB), bob.id)),
-        Some(ErrorKind::KeyDisabled)
-    );
+    assert_eq!(kind(kms.permit(&purpose(BOB), bob.id)), Some(ErrorKind::KeyDisabled));
     let permit = kms.permit(&purpose(ADA), ada.id).unwrap();
-    let bucket_key = kms
-        .unwrap_bucket_key(&permit, &wrapped, &data_scope())
-        .unwrap();
+    let bucket_key = kms.unwrap_bucket_key(&permit, &wrapped, &data_scope()).unwrap();
     assert_eq!(bucket_key.id(), bucket_key_id);
-    let unwrapped = bucket_key
-        .unwrap_data_key(&permit, &data_wrap, &context)
-        .unwrap();
+    let unwrapped = bucket_key.unwrap_data_key(&permit, &data_wrap, &context).unwrap();
     assert_eq!(*unwrapped.borrow(), *data_key().borrow());
 }
 
@@ -123,10 +107,7 @@ fn another_tenants_key_is_not_found() {
     let foreign = kms.describe(BOB, ada).unwrap_err().to_string();
     let unknown = TenantKeyId::from_bytes([9; 16]);
     let absent = kms.describe(BOB, unknown).unwrap_err().to_string();
-    assert_eq!(
-        foreign.replace(&ada.to_string(), "id"),
-        absent.replace(&unknown.to_string(), "id")
-    );
+    assert_eq!(foreign.replace(&ada.to_string(), "id"), absent.replace(&unknown.to_string(), "id"));
 }
 
 #[test]
@@ -134,23 +115,9 @@ fn only_tenants_reasons_get_permits() {
     let dir = dir();
     let (kms, ..) = kms(dir.path(), 1);
     let id = kms.create_tenant_key(ADA).unwrap().id;
-    let job = Reason::TenantJob {
-        job: JobId::from("export-1"),
-    };
-    assert!(
-        kms.permit(
-            &Purpose {
-                reason: job,
-                ..purpose(ADA)
-            },
-            id
-        )
-        .is_ok()
-    );
-    let support = Purpose {
-        reason: Reason::CustomerSupport,
-        ..purpose(ADA)
-    };
+    let job = Reason::TenantJob { job: JobId::from("export-1") };
+    assert!(kms.permit(&Purpose { reason: job, ..purpose(ADA) }, id).is_ok());
+    let support = Purpose { reason: Reason::CustomerSupport, ..purpose(ADA) };
     assert_eq!(kind(kms.permit(&support, id)), Some(ErrorKind::Refused));
 }
 
@@ -165,27 +132,15 @@ fn a_bucket_key_opens_only_as_what_it_is() {
     let (_, _, wrapped) = kms.create_bucket_key(&permit, &data_scope()).unwrap();
     let corrupt = Some(ErrorKind::Corrupt);
     for scope in [
-        BucketKeyScope {
-            bucket: ramp(0x21),
-            ..data_scope()
-        },
-        BucketKeyScope {
-            epoch: 2,
-            ..data_scope()
-        },
+        BucketKeyScope { bucket: ramp(0x21), ..data_scope() },
+        BucketKeyScope { epoch: 2, ..data_scope() },
         scope(BucketKeyPurpose::Meta),
     ] {
-        assert_eq!(
-            kind(kms.unwrap_bucket_key(&permit, &wrapped, &scope)),
-            corrupt
-        );
+        assert_eq!(kind(kms.unwrap_bucket_key(&permit, &wrapped, &scope)), corrupt);
     }
     for (tenant, id) in [(ADA, other), (BOB, bob)] {
         let permit = kms.permit(&purpose(tenant), id).unwrap();
-        assert_eq!(
-            kind(kms.unwrap_bucket_key(&permit, &wrapped, &data_scope())),
-            corrupt
-        );
+        assert_eq!(kind(kms.unwrap_bucket_key(&permit, &wrapped, &data_scope())), corrupt);
     }
 }
 
@@ -195,16 +150,9 @@ fn a_permit_of_another_manager_is_misuse() {
     let (first, ..) = kms(first_dir.path(), 1);
     let (second, ..) = kms(second_dir.path(), 1);
     let id = first.create_tenant_key(ADA).unwrap().id;
-    assert_eq!(
-        second.create_tenant_key(ADA).unwrap().id,
-        id,
-        "one seed, one id"
-    );
+    assert_eq!(second.create_tenant_key(ADA).unwrap().id, id, "one seed, one id");
     let permit = first.permit(&purpose(ADA), id).unwrap();
-    assert_eq!(
-        kind(second.create_bucket_key(&permit, &data_scope())),
-        Some(ErrorKind::Misuse)
-    );
+    assert_eq!(kind(second.create_bucket_key(&permit, &data_scope())), Some(ErrorKind::Misuse));
 }
 
 #[test]
@@ -225,17 +173,11 @@ fn disable_is_at_once_and_enable_asks_for_new_permits() {
     let entry = kms.entry(ADA, id).unwrap();
     assert_eq!(lock(&entry.materials).len(), 1);
     kms.disable(ADA, id).unwrap();
-    assert!(
-        lock(&entry.materials).is_empty(),
-        "unwrapped materials are gone"
-    );
+    assert!(lock(&entry.materials).is_empty(), "unwrapped materials are gone");
     assert_eq!(told.load(Ordering::SeqCst), 1);
     let disabled = Some(ErrorKind::KeyDisabled);
     assert_eq!(kind(old.enter()), disabled);
-    assert_eq!(
-        kind(kms.unwrap_bucket_key(&old, &wrapped, &data_scope())),
-        disabled
-    );
+    assert_eq!(kind(kms.unwrap_bucket_key(&old, &wrapped, &data_scope())), disabled);
     assert_eq!(kind(kms.create_bucket_key(&old, &data_scope())), disabled);
     assert_eq!(kind(kms.permit(&purpose(ADA), id)), disabled);
     assert_eq!(kind(kms.rotate(ADA, id)), disabled);
@@ -254,9 +196,7 @@ fn disable_with_64_streams_open_takes_less_than_100_ms() {
     let dir = dir();
     let (kms, ..) = kms(dir.path(), 1);
     let id = kms.create_tenant_key(ADA).unwrap().id;
-    let permits: Vec<_> = (0..STREAMS)
-        .map(|_| kms.permit(&purpose(ADA), id).unwrap())
-        .collect();
+    let permits: Vec<_> = (0..STREAMS).map(|_| kms.permit(&purpose(ADA), id).unwrap()).collect();
     let chunks = AtomicU64::new(0);
     thread::scope(|scope| {
         for permit in &permits {
@@ -276,11 +216,7 @@ fn disable_with_64_streams_open_takes_less_than_100_ms() {
         let settled = chunks.load(Ordering::SeqCst);
         let took = Duration::from_nanos(SystemClock.monotonic_ns() - start_ns);
         thread::yield_now();
-        assert_eq!(
-            chunks.load(Ordering::SeqCst),
-            settled,
-            "a chunk started after disable"
-        );
+        assert_eq!(chunks.load(Ordering::SeqCst), settled, "a chunk started after disable");
         assert!(took < Duration::from_millis(100), "disable took {took:?}");
         println!("disable with {STREAMS} streams open took {took:?}");
     });
@@ -302,8 +238,7 @@ fn rotation_wraps_under_a_new_material_and_reads_the_old() {
     let kms = Kms::open(dir.path(), &store, env).unwrap();
     let permit = kms.permit(&purpose(ADA), id).unwrap();
     for wrapped in [old, new] {
-        kms.unwrap_bucket_key(&permit, &wrapped, &data_scope())
-            .unwrap();
+        kms.unwrap_bucket_key(&permit, &wrapped, &data_scope()).unwrap();
     }
     assert_eq!(kms.describe(ADA, id).unwrap(), rotated);
 }
@@ -323,12 +258,8 @@ fn a_key_has_at_most_256_materials() {
 fn changes_compact_the_journal_and_survive() {
     let dir = dir();
     let (kms, store, env) = kms(dir.path(), 1);
-    let ids: Vec<_> = kms
-        .create_tenant_keys(&[ADA, BOB])
-        .unwrap()
-        .iter()
-        .map(|key| key.id)
-        .collect();
+    let ids: Vec<_> =
+        kms.create_tenant_keys(&[ADA, BOB]).unwrap().iter().map(|key| key.id).collect();
     // A key of many materials has a long record, so that compaction comes soon.
     for _ in 1..100 {
         kms.rotate(ADA, ids[0]).unwrap();
@@ -338,10 +269,7 @@ fn changes_compact_the_journal_and_survive() {
         kms.enable(ADA, ids[0]).unwrap();
     }
     let length = fs::metadata(dir.path().join("keys/keyring")).unwrap().len();
-    assert!(
-        length < 1_500_000,
-        "{length} bytes after 180 changes of up to 18 KiB"
-    );
+    assert!(length < 1_500_000, "{length} bytes after 180 changes of up to 18 KiB");
     let before = kms.list(ADA);
     drop(kms);
     let kms = Kms::open(dir.path(), &store, env).unwrap();
@@ -389,21 +317,14 @@ fn a_wrong_passphrase_is_told_from_damage() {
     };
     let right = store("correct horse battery staple");
     drop(Kms::create(dir.path(), &right, env.clone()).unwrap());
-    let wrong = Kms::open(
-        dir.path(),
-        &store("correct horse battery stable"),
-        env.clone(),
-    );
+    let wrong = Kms::open(dir.path(), &store("correct horse battery stable"), env.clone());
     assert_eq!(kind(wrong), Some(ErrorKind::WrongPassphrase));
     assert!(Kms::open(dir.path(), &right, env.clone()).is_ok());
     let path = dir.path().join("keys/root.sealed");
     let mut bytes = fs::read(&path).unwrap();
     bytes[60] ^= 1;
     fs::write(&path, bytes).unwrap();
-    assert_eq!(
-        kind(Kms::open(dir.path(), &right, env)),
-        Some(ErrorKind::Corrupt)
-    );
+    assert_eq!(kind(Kms::open(dir.path(), &right, env)), Some(ErrorKind::Corrupt));
 }
 
 #[test]
@@ -412,10 +333,7 @@ fn a_missing_keyring_is_not_found() {
     let env = Env::seeded(1, 0);
     let store = MemoryStore::new(Arc::clone(&env.rng)).unwrap();
     assert!(!Kms::exists(dir.path()));
-    assert_eq!(
-        kind(Kms::open(dir.path(), &store, env.clone())),
-        Some(ErrorKind::NotFound)
-    );
+    assert_eq!(kind(Kms::open(dir.path(), &store, env.clone())), Some(ErrorKind::NotFound));
     drop(Kms::create(dir.path(), &store, env).unwrap());
     assert!(Kms::exists(dir.path()));
 }
@@ -433,10 +351,7 @@ fn a_crash_during_create_can_be_repeated_but_lost_roots_are_not_replaced() {
     drop(kms);
     // root.sealed was lost later: a new one would orphan the tenant's key for good.
     fs::remove_file(&root).unwrap();
-    assert_eq!(
-        kind(Kms::create(dir.path(), &store, env)),
-        Some(ErrorKind::Conflict)
-    );
+    assert_eq!(kind(Kms::create(dir.path(), &store, env)), Some(ErrorKind::Conflict));
 }
 
 #[test]
@@ -471,10 +386,7 @@ fn an_erased_slot_is_a_destroyed_key_and_a_damaged_one_is_not() {
     bytes[2 * 4096 + 40] ^= 1;
     fs::write(&path, bytes).unwrap();
     let permit = kms.permit(&purpose(BOB), keys[1].id).unwrap();
-    assert_eq!(
-        kind(kms.create_bucket_key(&permit, &data_scope())),
-        Some(ErrorKind::Corrupt)
-    );
+    assert_eq!(kind(kms.create_bucket_key(&permit, &data_scope())), Some(ErrorKind::Corrupt));
 }
 
 #[test]
@@ -517,10 +429,7 @@ fn credentials_open_for_their_tenant_and_context_only() {
     assert_ne!(sealed, kms.seal_credential(ADA, &aad, b"secret").unwrap());
     drop(kms);
     let kms = Kms::open(dir.path(), &store, env).unwrap();
-    assert_eq!(
-        kms.open_credential(ADA, &aad, &sealed).unwrap().as_slice(),
-        b"secret"
-    );
+    assert_eq!(kms.open_credential(ADA, &aad, &sealed).unwrap().as_slice(), b"secret");
     let corrupt = Some(ErrorKind::Corrupt);
     assert_eq!(kind(kms.open_credential(BOB, &aad, &sealed)), corrupt);
     assert_eq!(kind(kms.open_credential(ADA, &other, &sealed)), corrupt);
@@ -530,16 +439,10 @@ fn credentials_open_for_their_tenant_and_context_only() {
         assert_eq!(kind(kms.open_credential(ADA, &aad, &damaged)), corrupt);
     }
     for length in 0..sealed.len() {
-        assert_eq!(
-            kind(kms.open_credential(ADA, &aad, &sealed[..length])),
-            corrupt
-        );
+        assert_eq!(kind(kms.open_credential(ADA, &aad, &sealed[..length])), corrupt);
     }
     let long = vec![0; CREDENTIAL_BYTES_MAX + 1];
-    assert_eq!(
-        kind(kms.seal_credential(ADA, &aad, &long)),
-        Some(ErrorKind::Misuse)
-    );
+    assert_eq!(kind(kms.seal_credential(ADA, &aad, &long)), Some(ErrorKind::Misuse));
 }
 
 #[test]
@@ -562,23 +465,14 @@ fn nothing_secret_is_in_the_files_or_in_debug_output() {
     let permit = kms.permit(&purpose(ADA), key.id).unwrap();
     let (bucket_key, _, wrapped) = kms.create_bucket_key(&permit, &data_scope()).unwrap();
     let context = EncryptionContext::new().with(b"k", b"object").unwrap();
-    let data_wrap = bucket_key
-        .wrap_data_key(&permit, &data_key(), &context, &*kms.env.rng)
-        .unwrap();
+    let data_wrap =
+        bucket_key.wrap_data_key(&permit, &data_key(), &context, &*kms.env.rng).unwrap();
     let entry = kms.entry(ADA, key.id).unwrap();
     let material = Arc::clone(&lock(&entry.materials)[&1]);
-    let slot = SlotName {
-        index: 0,
-        tenant_key: key.id,
-        material: 1,
-    };
+    let slot = SlotName { index: 0, tenant_key: key.id, material: 1 };
     let slot_secret = kms.slots.read(&slot, &kms.mac_key).unwrap();
-    let secrets: [[u8; 32]; 4] = [
-        *kms.root_key.borrow(),
-        *kms.mac_key.borrow(),
-        *material.borrow(),
-        *data_key().borrow(),
-    ];
+    let secrets: [[u8; 32]; 4] =
+        [*kms.root_key.borrow(), *kms.mac_key.borrow(), *material.borrow(), *data_key().borrow()];
     for name in ["root.sealed", "keyring", "slots"] {
         let bytes = fs::read(dir.path().join("keys").join(name)).unwrap();
         for secret in &secrets {

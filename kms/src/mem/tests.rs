@@ -29,9 +29,8 @@ fn a_block_comes_from_locked_memory_of_either_kind() {
 #[test]
 fn the_bound_is_an_error_that_passes() {
     let arena = arena(SLOTS_PER_BLOCK);
-    let mut held: Vec<_> = (0..SLOTS_PER_BLOCK)
-        .map(|_| Secret32::alloc_in(arena, &[1; 32]).unwrap())
-        .collect();
+    let mut held: Vec<_> =
+        (0..SLOTS_PER_BLOCK).map(|_| Secret32::alloc_in(arena, &[1; 32]).unwrap()).collect();
     let error = Secret32::alloc_in(arena, &[1; 32]).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Full);
     assert!(error.advice().is_some());
@@ -44,10 +43,8 @@ fn the_bound_is_an_error_that_passes() {
 fn it_grows_block_by_block() {
     let arena = arena(3 * SLOTS_PER_BLOCK);
     let fills: Vec<u8> = (0..=255).cycle().take(2 * SLOTS_PER_BLOCK + 1).collect();
-    let held: Vec<_> = fills
-        .iter()
-        .map(|fill| Secret32::alloc_in(arena, &[*fill; 32]).unwrap())
-        .collect();
+    let held: Vec<_> =
+        fills.iter().map(|fill| Secret32::alloc_in(arena, &[*fill; 32]).unwrap()).collect();
     assert_eq!(arena.usage().mapped, 3 * SLOTS_PER_BLOCK);
     for (fill, secret) in fills.iter().zip(&held) {
         assert_eq!(*secret.borrow(), [*fill; 32]);
@@ -68,10 +65,7 @@ fn a_slot_is_wiped_before_it_is_used_again() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(
-        again.slot.0, slot.0,
-        "the latest free slot is the next to be used"
-    );
+    assert_eq!(again.slot.0, slot.0, "the latest free slot is the next to be used");
 }
 
 #[test]
@@ -99,9 +93,8 @@ fn threads_never_share_a_slot() {
             scope.spawn(move || {
                 for round in 0..200_u8 {
                     let fill = [thread_number * 50 + round % 50; 32];
-                    let held: Vec<_> = (0..10)
-                        .map(|_| Secret32::alloc_in(arena, &fill).unwrap())
-                        .collect();
+                    let held: Vec<_> =
+                        (0..10).map(|_| Secret32::alloc_in(arena, &fill).unwrap()).collect();
                     assert!(held.iter().all(|secret| *secret.borrow() == fill));
                 }
             });

@@ -9,24 +9,10 @@ use crate::fixtures::{flip, ramp, tenant, tenant_key_id};
 use crate::wrap::{WrapHeader, WrapKind, wrap};
 
 fn material(number: u32) -> MaterialRecord {
-    let header = WrapHeader {
-        kind: WrapKind::TenantKey,
-        wrapping_key_id: ramp(3),
-        wrapping_version: 1,
-    };
-    let wrapped = wrap(
-        &ramp(4),
-        header,
-        &ramp(5),
-        (&ramp(6), &SeededRng::new(number.into())),
-    );
-    MaterialRecord {
-        number,
-        slot: number + 9,
-        created_ms: 77,
-        id: ramp(7),
-        wrapped,
-    }
+    let header =
+        WrapHeader { kind: WrapKind::TenantKey, wrapping_key_id: ramp(3), wrapping_version: 1 };
+    let wrapped = wrap(&ramp(4), header, &ramp(5), (&ramp(6), &SeededRng::new(number.into())));
+    MaterialRecord { number, slot: number + 9, created_ms: 77, id: ramp(7), wrapped }
 }
 
 pub(crate) fn record(materials: u32) -> KeyRecord {
@@ -52,10 +38,7 @@ fn encode(record: &KeyRecord) -> Vec<u8> {
 fn records_read_back() {
     for materials in [1, 2, 256] {
         let bytes = encode(&record(materials));
-        assert_eq!(
-            bytes.len(),
-            HEAD_BYTES + materials as usize * MATERIAL_BYTES
-        );
+        assert_eq!(bytes.len(), HEAD_BYTES + materials as usize * MATERIAL_BYTES);
         assert!(bytes.len() <= RECORD_BYTES_MAX);
         assert_eq!(KeyRecord::decode(&bytes).unwrap(), record(materials));
     }
@@ -66,10 +49,7 @@ fn unsound_records_are_refused() {
     let refused = |record: KeyRecord| KeyRecord::decode(&encode(&record)).is_err();
     assert!(refused(record(0)));
     assert!(refused(record(257)));
-    assert!(refused(KeyRecord {
-        version: 0,
-        ..record(1)
-    }));
+    assert!(refused(KeyRecord { version: 0, ..record(1) }));
     let mut gap = record(2);
     gap.materials[1].number = 3;
     assert!(refused(gap));

@@ -9,11 +9,7 @@ use crate::fixtures::{mac_key, ramp, tenant_key_id};
 const KEYRING_ID: [u8; 16] = [3; 16];
 
 fn name(index: u32) -> SlotName {
-    SlotName {
-        index,
-        tenant_key: tenant_key_id(),
-        material: 1,
-    }
+    SlotName { index, tenant_key: tenant_key_id(), material: 1 }
 }
 
 fn secret(first: u8) -> SlotSecret {
@@ -26,9 +22,7 @@ fn three_slots() -> (tempfile::TempDir, PathBuf, SlotFile) {
     let slots = SlotFile::create(&path, KEYRING_ID, &mac_key()).unwrap();
     for index in 0..3 {
         let first = u8::try_from(index).unwrap();
-        slots
-            .write(&name(index), &secret(first), &mac_key())
-            .unwrap();
+        slots.write(&name(index), &secret(first), &mac_key()).unwrap();
     }
     slots.sync().unwrap();
     (dir, path, slots)
@@ -54,18 +48,11 @@ fn slots_read_back_after_opening() {
 fn an_erased_slot_holds_nothing_and_its_neighbours_live() {
     let (_dir, path, slots) = three_slots();
     slots.erase(1).unwrap();
-    assert_eq!(
-        kind(slots.read(&name(1), &mac_key())),
-        Some(ErrorKind::KeyDestroyed)
-    );
+    assert_eq!(kind(slots.read(&name(1), &mac_key())), Some(ErrorKind::KeyDestroyed));
     assert!(slots.read(&name(0), &mac_key()).is_ok());
     assert!(slots.read(&name(2), &mac_key()).is_ok());
     let bytes = fs::read(path).unwrap();
-    assert!(
-        bytes[2 * SLOT_BYTES..3 * SLOT_BYTES]
-            .iter()
-            .all(|byte| *byte == 0)
-    );
+    assert!(bytes[2 * SLOT_BYTES..3 * SLOT_BYTES].iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -76,10 +63,7 @@ fn damage_is_told_from_erasure() {
         let mut bytes = good.clone();
         bytes[2 * SLOT_BYTES + place] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert_eq!(
-            kind(slots.read(&name(1), &mac_key())),
-            Some(ErrorKind::Corrupt)
-        );
+        assert_eq!(kind(slots.read(&name(1), &mac_key())), Some(ErrorKind::Corrupt));
     }
 }
 
@@ -87,46 +71,25 @@ fn damage_is_told_from_erasure() {
 fn a_slot_is_its_materials_alone() {
     let (_dir, path, slots) = three_slots();
     let others = [
-        SlotName {
-            index: 0,
-            ..name(1)
-        },
-        SlotName {
-            material: 2,
-            ..name(1)
-        },
-        SlotName {
-            tenant_key: TenantKeyId::from_bytes([9; 16]),
-            ..name(1)
-        },
+        SlotName { index: 0, ..name(1) },
+        SlotName { material: 2, ..name(1) },
+        SlotName { tenant_key: TenantKeyId::from_bytes([9; 16]), ..name(1) },
     ];
     for other in &others[1..] {
-        assert_eq!(
-            kind(slots.read(other, &mac_key())),
-            Some(ErrorKind::Corrupt)
-        );
+        assert_eq!(kind(slots.read(other, &mac_key())), Some(ErrorKind::Corrupt));
     }
     // A slot that was moved to another place.
     let mut bytes = fs::read(&path).unwrap();
     bytes.copy_within(2 * SLOT_BYTES..3 * SLOT_BYTES, SLOT_BYTES);
     fs::write(&path, &bytes).unwrap();
-    assert_eq!(
-        kind(slots.read(&others[0], &mac_key())),
-        Some(ErrorKind::Corrupt)
-    );
+    assert_eq!(kind(slots.read(&others[0], &mac_key())), Some(ErrorKind::Corrupt));
 }
 
 #[test]
 fn a_missing_slot_is_damage() {
     let (_dir, _, slots) = three_slots();
-    assert_eq!(
-        kind(slots.read(&name(3), &mac_key())),
-        Some(ErrorKind::Corrupt)
-    );
-    assert_eq!(
-        kind(slots.read(&name(SLOTS_MAX), &mac_key())),
-        Some(ErrorKind::Full)
-    );
+    assert_eq!(kind(slots.read(&name(3), &mac_key())), Some(ErrorKind::Corrupt));
+    assert_eq!(kind(slots.read(&name(SLOTS_MAX), &mac_key())), Some(ErrorKind::Full));
 }
 
 #[test]

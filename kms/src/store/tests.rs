@@ -27,18 +27,10 @@ fn check_contract(store: &dyn KeyStore, stranger: &dyn KeyStore) {
     assert!(!store.capabilities().name.is_empty());
     let root_key = RootKey::generate(&SeededRng::new(2)).unwrap();
     let sealed = store.seal_root(&root_key, &context(1)).unwrap();
-    assert!(
-        !sealed
-            .windows(32)
-            .any(|window| window == root_key.borrow().as_slice())
-    );
+    assert!(!sealed.windows(32).any(|window| window == root_key.borrow().as_slice()));
     let opened = store.unseal_root(&sealed, &context(1)).unwrap();
     assert_eq!(*opened.borrow(), *root_key.borrow());
-    assert_ne!(
-        store.seal_root(&root_key, &context(1)).unwrap(),
-        sealed,
-        "a salt per seal"
-    );
+    assert_ne!(store.seal_root(&root_key, &context(1)).unwrap(), sealed, "a salt per seal");
 
     let kind = |result: Result<RootKey>| result.err().map(|error| error.kind());
     let wrong = Some(ErrorKind::WrongPassphrase);
@@ -49,10 +41,7 @@ fn check_contract(store: &dyn KeyStore, stranger: &dyn KeyStore) {
         assert_eq!(kind(short), Some(ErrorKind::Corrupt));
     }
     let long = [sealed.as_slice(), &[0]].concat();
-    assert_eq!(
-        kind(store.unseal_root(&long, &context(1))),
-        Some(ErrorKind::Corrupt)
-    );
+    assert_eq!(kind(store.unseal_root(&long, &context(1))), Some(ErrorKind::Corrupt));
 }
 
 #[test]
@@ -75,32 +64,22 @@ fn no_flipped_bit_of_a_sealed_root_opens() {
     for bit in 0..sealed.len() * 8 {
         let mut damaged = sealed.clone();
         flip(&mut damaged, bit);
-        assert!(
-            store.unseal_root(&damaged, &context(1)).is_err(),
-            "bit {bit}"
-        );
+        assert!(store.unseal_root(&damaged, &context(1)).is_err(), "bit {bit}");
     }
 }
 
 #[test]
 fn the_header_names_the_cost() {
     let root_key = RootKey::generate(&*rng()).unwrap();
-    let sealed = passphrase_store()
-        .seal_root(&root_key, &context(1))
-        .unwrap();
+    let sealed = passphrase_store().seal_root(&root_key, &context(1)).unwrap();
     assert_eq!(sealed.len(), SEALED_ROOT_BYTES);
-    assert_eq!(
-        sealed[..16],
-        [1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1]
-    );
+    assert_eq!(sealed[..16], [1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1]);
 }
 
 #[test]
 fn a_sealed_file_cannot_ask_for_any_cost() {
     let root_key = RootKey::generate(&*rng()).unwrap();
-    let sealed = passphrase_store()
-        .seal_root(&root_key, &context(1))
-        .unwrap();
+    let sealed = passphrase_store().seal_root(&root_key, &context(1)).unwrap();
     let costs = [
         (4, ARGON2_MEMORY_KIB - 1),
         (4, ARGON2_MEMORY_KIB_MAX + 1),
@@ -113,10 +92,7 @@ fn a_sealed_file_cannot_ask_for_any_cost() {
     for (place, cost) in costs {
         let mut changed = sealed.clone();
         changed[place..place + 4].copy_from_slice(&cost.to_be_bytes());
-        let error = passphrase_store()
-            .unseal_root(&changed, &context(1))
-            .err()
-            .unwrap();
+        let error = passphrase_store().unseal_root(&changed, &context(1)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }
@@ -124,23 +100,15 @@ fn a_sealed_file_cannot_ask_for_any_cost() {
 #[test]
 fn one_store_does_not_read_the_other_ones_seal() {
     let root_key = RootKey::generate(&*rng()).unwrap();
-    let sealed = MemoryStore::new(rng())
-        .unwrap()
-        .seal_root(&root_key, &context(1))
-        .unwrap();
-    let error = passphrase_store()
-        .unseal_root(&sealed, &context(1))
-        .err()
-        .unwrap();
+    let sealed = MemoryStore::new(rng()).unwrap().seal_root(&root_key, &context(1)).unwrap();
+    let error = passphrase_store().unseal_root(&sealed, &context(1)).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 
 #[test]
 fn passphrases_have_bounds() {
     let refused = |passphrase: &[u8]| {
-        PassphraseStore::new(passphrase, rng())
-            .err()
-            .map(|error| error.kind())
+        PassphraseStore::new(passphrase, rng()).err().map(|error| error.kind())
             == Some(ErrorKind::Refused)
     };
     assert!(refused(b""));
@@ -164,9 +132,7 @@ fn a_passphrase_file_is_its_owners_alone() {
         let store = PassphraseStore::from_file(&path, rng()).unwrap();
         assert_eq!(&**store.passphrase, PASSPHRASE);
     }
-    let missing = PassphraseStore::from_file(&dir.path().join("none"), rng())
-        .err()
-        .unwrap();
+    let missing = PassphraseStore::from_file(&dir.path().join("none"), rng()).err().unwrap();
     assert_eq!(missing.kind(), ErrorKind::Unavailable);
     let directory = PassphraseStore::from_file(dir.path(), rng()).err().unwrap();
     assert_eq!(directory.kind(), ErrorKind::Refused);

@@ -15,10 +15,7 @@ fn stream_key() -> StreamKey {
 }
 
 fn short_chunks(stream_uid: u8) -> StreamKey {
-    let scope = ContentScope {
-        chunk_shift: 14,
-        ..ContentScope::new(tenant(), ramp(0x40))
-    };
+    let scope = ContentScope { chunk_shift: 14, ..ContentScope::new(tenant(), ramp(0x40)) };
     data_key().stream_key(&scope, &ramp(stream_uid)).unwrap()
 }
 
@@ -53,10 +50,7 @@ fn decrypt_all(stream_key: &StreamKey, chunks: &[Sealed]) -> Result<Vec<u8>> {
         let position = at(index as u64, index + 1 == chunks.len());
         let result = stream_key.decrypt_chunk_to(position, sealed, &mut out);
         if result.is_err() {
-            assert!(
-                out.iter().all(|byte| *byte == 0),
-                "a failure left bytes behind"
-            );
+            assert!(out.iter().all(|byte| *byte == 0), "a failure left bytes behind");
         }
         result?;
         plain.extend_from_slice(&out);
@@ -69,10 +63,7 @@ fn derived_key_and_nonce_known_answer() {
     let stream_key = stream_key();
     let want = "b88d2619d7f685034a1092f50c796e21b95b3d00ce737b8a031b0427c4a72487";
     assert_eq!(hex::encode(*stream_key.secret.borrow()), want);
-    assert_eq!(
-        hex::encode(stream_key.base_nonce),
-        "dd2fb24816829c00a5834787"
-    );
+    assert_eq!(hex::encode(stream_key.base_nonce), "dd2fb24816829c00a5834787");
 }
 
 #[test]
@@ -84,17 +75,9 @@ fn empty_body_known_answer() {
 #[test]
 fn two_chunks_known_answer() {
     let chunks = encrypt_all(&stream_key(), &body(65_541));
-    let [first, second] = chunks.as_slice() else {
-        panic!("65,541 bytes are two chunks")
-    };
-    assert_eq!(
-        hex::encode(&first[CHUNK_BYTES..]),
-        "375af13d74722ab99dda0f32eff6c6ee"
-    );
-    assert_eq!(
-        hex::encode(second),
-        "f646cbf720747c3b487bb2f1bcaf15d83f34e311d9"
-    );
+    let [first, second] = chunks.as_slice() else { panic!("65,541 bytes are two chunks") };
+    assert_eq!(hex::encode(&first[CHUNK_BYTES..]), "375af13d74722ab99dda0f32eff6c6ee");
+    assert_eq!(hex::encode(second), "f646cbf720747c3b487bb2f1bcaf15d83f34e311d9");
     assert_eq!(decrypt_all(&stream_key(), &chunks).unwrap(), body(65_541));
 }
 
@@ -107,9 +90,7 @@ fn in_place_and_between_buffers_are_the_same() {
         let mut sealed = vec![0; length + TAG_BYTES];
         stream_key.encrypt_chunk_to(at(0, true), &body(length), &mut sealed);
         assert_eq!(sealed, [in_place.as_slice(), &tag].concat());
-        stream_key
-            .decrypt_chunk(at(0, true), &mut in_place, &tag)
-            .unwrap();
+        stream_key.decrypt_chunk(at(0, true), &mut in_place, &tag).unwrap();
         assert_eq!(in_place, body(length));
     }
 }
@@ -117,9 +98,8 @@ fn in_place_and_between_buffers_are_the_same() {
 #[test]
 fn high_chunk_numbers_change_the_nonce() {
     let stream_key = stream_key();
-    let mut nonces: Vec<_> = [0, 1, 255, 256, (1 << 32) - 1]
-        .map(|index| stream_key.nonce(at(index, false)))
-        .to_vec();
+    let mut nonces: Vec<_> =
+        [0, 1, 255, 256, (1 << 32) - 1].map(|index| stream_key.nonce(at(index, false))).to_vec();
     assert_eq!(nonces[0], stream_key.base_nonce);
     nonces.sort_unstable();
     nonces.dedup();
@@ -130,9 +110,7 @@ fn high_chunk_numbers_change_the_nonce() {
 fn check_rejects(damage: impl FnOnce(&mut Vec<Sealed>)) {
     let mut chunks = encrypt_all(&short_chunks(0x50), &body(3 * SHORT_CHUNK_BYTES));
     damage(&mut chunks);
-    let got = decrypt_all(&short_chunks(0x50), &chunks)
-        .unwrap_err()
-        .kind();
+    let got = decrypt_all(&short_chunks(0x50), &chunks).unwrap_err().kind();
     assert_eq!(got, ErrorKind::Corrupt);
 }
 
@@ -184,10 +162,7 @@ fn a_chunk_of_another_stream_is_rejected() {
 
 #[test]
 fn a_chunk_of_another_content_is_rejected() {
-    let scope = ContentScope {
-        chunk_shift: 14,
-        ..ContentScope::new(tenant(), ramp(0x41))
-    };
+    let scope = ContentScope { chunk_shift: 14, ..ContentScope::new(tenant(), ramp(0x41)) };
     let other = data_key().stream_key(&scope, &ramp(0x50)).unwrap();
     let other = encrypt_all(&other, &body(3 * SHORT_CHUNK_BYTES));
     check_rejects(|chunks| chunks[1].clone_from(&other[1]));
@@ -197,9 +172,7 @@ fn a_chunk_of_another_content_is_rejected() {
 fn a_buffer_of_another_length_is_misuse() {
     let chunks = encrypt_all(&stream_key(), &body(10));
     let mut out = [0xaa; 11];
-    let error = stream_key()
-        .decrypt_chunk_to(at(0, true), &chunks[0], &mut out)
-        .unwrap_err();
+    let error = stream_key().decrypt_chunk_to(at(0, true), &chunks[0], &mut out).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse);
     assert_eq!(out, [0; 11]);
 }
@@ -208,12 +181,7 @@ fn a_buffer_of_another_length_is_misuse() {
 fn positions_ask_for_lengths() {
     let stream_key = stream_key();
     let full = stream_key.chunk_bytes();
-    let good = [
-        (0, true, 0),
-        (0, true, full),
-        (1, true, 1),
-        (0, false, full),
-    ];
+    let good = [(0, true, 0), (0, true, full), (1, true, 1), (0, false, full)];
     let bad = [
         (1, true, 0),
         (0, true, full + 1),
@@ -227,11 +195,7 @@ fn positions_ask_for_lengths() {
     for (index, is_last, length) in bad {
         assert!(!stream_key.has_shape(at(index, is_last), length));
         let mut inout = vec![1; length];
-        assert!(
-            stream_key
-                .decrypt_chunk(at(index, is_last), &mut inout, &[0; 16])
-                .is_err()
-        );
+        assert!(stream_key.decrypt_chunk(at(index, is_last), &mut inout, &[0; 16]).is_err());
         assert!(inout.iter().all(|byte| *byte == 0));
     }
 }

@@ -12,9 +12,7 @@ fn with_all<'a>(
 ) -> EncryptionContext {
     entries
         .into_iter()
-        .fold(EncryptionContext::new(), |context, (name, value)| {
-            context.with(name, value).unwrap()
-        })
+        .fold(EncryptionContext::new(), |context, (name, value)| context.with(name, value).unwrap())
 }
 
 /// Reads an encoding back; what it says, it says in one way only.
@@ -53,11 +51,7 @@ fn lengths_keep_neighbours_apart() {
 
 #[test]
 fn a_duplicate_name_is_refused() {
-    let error = EncryptionContext::new()
-        .with(b"a", b"1")
-        .unwrap()
-        .with(b"a", b"1")
-        .unwrap_err();
+    let error = EncryptionContext::new().with(b"a", b"1").unwrap().with(b"a", b"1").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misuse);
 }
 
@@ -65,16 +59,9 @@ fn a_duplicate_name_is_refused() {
 fn the_limits_hold() {
     let long_name = vec![b'n'; CONTEXT_NAME_BYTES_MAX];
     let long_value = vec![b'v'; CONTEXT_VALUE_BYTES_MAX];
-    EncryptionContext::new()
-        .with(&long_name, &long_value)
-        .unwrap()
-        .encode();
+    EncryptionContext::new().with(&long_name, &long_value).unwrap().encode();
     let refused = |name: &[u8], value: &[u8]| {
-        EncryptionContext::new()
-            .with(name, value)
-            .unwrap_err()
-            .kind()
-            == ErrorKind::Misuse
+        EncryptionContext::new().with(name, value).unwrap_err().kind() == ErrorKind::Misuse
     };
     assert!(refused(&[long_name.as_slice(), b"n"].concat(), b""));
     assert!(refused(b"n", &[long_value.as_slice(), b"v"].concat()));
@@ -82,10 +69,7 @@ fn the_limits_hold() {
         context.with(entry.to_string().as_bytes(), b"").unwrap()
     });
     full.encode();
-    assert_eq!(
-        full.with(b"one more", b"").unwrap_err().kind(),
-        ErrorKind::Misuse
-    );
+    assert_eq!(full.with(b"one more", b"").unwrap_err().kind(), ErrorKind::Misuse);
 }
 
 #[test]
@@ -101,14 +85,7 @@ fn ids_read_back_from_their_text() {
     assert_eq!(id.to_string().len(), 32);
     assert_eq!(id.to_string().parse(), Ok(id));
     assert_eq!(format!("{id:?}"), id.to_string());
-    for text in [
-        "",
-        "00",
-        &"A".repeat(32),
-        &"g".repeat(32),
-        &"0".repeat(33),
-        &"é".repeat(16),
-    ] {
+    for text in ["", "00", &"A".repeat(32), &"g".repeat(32), &"0".repeat(33), &"é".repeat(16)] {
         assert_eq!(text.parse::<TenantId>(), Err(ParseIdError), "{text}");
     }
 }

@@ -47,11 +47,8 @@ fn cases() -> [Case; 4] {
         (b"p", b"data"),
         (b"t", &ramp::<16>(0x10)),
     ]);
-    let tenant_digest = context_digest(&[
-        (b"k", &ramp::<16>(0x02)),
-        (b"o", &[1]),
-        (b"t", &ramp::<16>(0x10)),
-    ]);
+    let tenant_digest =
+        context_digest(&[(b"k", &ramp::<16>(0x02)), (b"o", &[1]), (b"t", &ramp::<16>(0x10))]);
     let data = Case {
         kind: WrapKind::DataKey,
         kek: ramp(0xa0),
@@ -98,12 +95,7 @@ impl Case {
             wrapping_key_id: ramp(self.id),
             wrapping_version: self.version,
         };
-        wrap_with_salt(
-            &self.kek,
-            header,
-            &self.digest,
-            (&self.secret, &ramp(self.salt)),
-        )
+        wrap_with_salt(&self.kek, header, &self.digest, (&self.secret, &ramp(self.salt)))
     }
 
     fn unwrap(&self, wrapped: &WrappedKey) -> Result<[u8; 32]> {
@@ -131,16 +123,10 @@ fn another_key_or_context_does_not_open() {
     for mut case in cases() {
         let wrapped = case.wrap();
         case.kek[31] ^= 1;
-        assert_eq!(
-            case.unwrap(&wrapped).unwrap_err().kind(),
-            ErrorKind::Corrupt
-        );
+        assert_eq!(case.unwrap(&wrapped).unwrap_err().kind(), ErrorKind::Corrupt);
         case.kek[31] ^= 1;
         case.digest[0] ^= 1;
-        assert_eq!(
-            case.unwrap(&wrapped).unwrap_err().kind(),
-            ErrorKind::Corrupt
-        );
+        assert_eq!(case.unwrap(&wrapped).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }
 
@@ -149,10 +135,7 @@ fn another_version_id_does_not_open() {
     let [mut case, ..] = cases();
     let wrapped = case.wrap();
     case.digest = version_context(ramp(0x31)).digest();
-    assert_eq!(
-        case.unwrap(&wrapped).unwrap_err().kind(),
-        ErrorKind::Corrupt
-    );
+    assert_eq!(case.unwrap(&wrapped).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]
@@ -187,10 +170,7 @@ fn reserved_kinds_are_refused() {
     let mut bytes = hex::decode(KIND_2).unwrap();
     for kind in [0, 5, 6, 7, 255] {
         bytes[2] = kind;
-        assert_eq!(
-            WrappedKey::parse(&bytes).unwrap_err().kind(),
-            ErrorKind::Corrupt
-        );
+        assert_eq!(WrappedKey::parse(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }
 
@@ -198,11 +178,7 @@ fn reserved_kinds_are_refused() {
 fn two_wraps_of_one_key_differ() {
     let [case, ..] = cases();
     let rng = SeededRng::new(1);
-    let header = WrapHeader {
-        kind: case.kind,
-        wrapping_key_id: ramp(1),
-        wrapping_version: 7,
-    };
+    let header = WrapHeader { kind: case.kind, wrapping_key_id: ramp(1), wrapping_version: 7 };
     let one = wrap(&case.kek, header, &case.digest, (&case.secret, &rng));
     let two = wrap(&case.kek, header, &case.digest, (&case.secret, &rng));
     assert_ne!(one.as_bytes()[24..], two.as_bytes()[24..]);

@@ -95,9 +95,7 @@ impl VolumeConfig {
         let misuse = |what: String| Err(Error::new(ErrorKind::Misuse, what));
         let bytes = self.segment_bytes;
         if !bytes.is_multiple_of(BLOCK_BYTES) {
-            return misuse(format!(
-                "use segments of {bytes} bytes, not a multiple of 4096"
-            ));
+            return misuse(format!("use segments of {bytes} bytes, not a multiple of 4096"));
         }
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
             return misuse(format!(

@@ -61,14 +61,8 @@ impl Core {
             return Ok(());
         }
         if let Err(error) = self.table.put(rows.clone()).await {
-            self.fence.raise(format!(
-                "put {} rows into the segment table: {error}",
-                rows.len()
-            ));
-            return Err(self
-                .fence
-                .error("put rows into the segment table")
-                .with_source(error));
+            self.fence.raise(format!("put {} rows into the segment table: {error}", rows.len()));
+            return Err(self.fence.error("put rows into the segment table").with_source(error));
         }
         self.segments.apply(&rows);
         Ok(())

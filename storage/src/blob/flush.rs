@@ -33,11 +33,7 @@ impl Placed {
     /// To be called when every write of the extent has been answered.
     pub(super) fn new(location: Location, pin: SegmentPin) -> Self {
         let epoch = pin.segment().sync_begun.load(Ordering::SeqCst);
-        Self {
-            location,
-            pin,
-            epoch,
-        }
+        Self { location, pin, epoch }
     }
 
     /// Where it lies. Publish it after [`Volume::flush`](super::Volume::flush) and not before.
@@ -81,10 +77,7 @@ pub(super) fn points(placed: &[Placed]) -> Option<Vec<FlushPoint>> {
             .and_modify(|point| point.epoch = point.epoch.max(epoch))
             .or_insert(FlushPoint { segment, epoch });
     }
-    let points: Vec<_> = latest
-        .into_values()
-        .filter(|point| !point.is_durable())
-        .collect();
+    let points: Vec<_> = latest.into_values().filter(|point| !point.is_durable()).collect();
     (!points.is_empty()).then_some(points)
 }
 

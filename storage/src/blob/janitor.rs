@@ -97,10 +97,7 @@ pub(super) async fn run(core: Arc<Core>) {
             return;
         }
         noted_ns = note_progress(&core, noted_ns).await;
-        let pause = spare
-            .step(&core)
-            .await
-            .unwrap_or(Duration::from_millis(SUPER_INTERVAL_MS));
+        let pause = spare.step(&core).await.unwrap_or(Duration::from_millis(SUPER_INTERVAL_MS));
         // A time-out is as good a reason to look as a call.
         drop(tokio::time::timeout(pause, core.desk.work.notified()).await);
     }
@@ -114,13 +111,11 @@ pub(super) async fn tidy(core: &Core) -> Result<()> {
         write_filler(core, range).await?;
     }
     // A segment whose flush may have failed is left to the next start, which reads it.
-    core.fence
-        .check_raised(|| "close rolled segments".to_owned())?;
+    core.fence.check_raised(|| "close rolled segments".to_owned())?;
     let rows = {
         let mut trays = core.desk.trays();
-        let (pinned, done): (Vec<_>, Vec<_>) = mem::take(&mut trays.rolled)
-            .into_iter()
-            .partition(|segment| segment.is_pinned());
+        let (pinned, done): (Vec<_>, Vec<_>) =
+            mem::take(&mut trays.rolled).into_iter().partition(|segment| segment.is_pinned());
         trays.rolled = pinned;
         done.iter()
             .filter(|segment| {
@@ -138,11 +133,7 @@ async fn write_filler(core: &Core, range: DeadRange) -> Result<()> {
     core.fence.check_raised(|| during.clone())?;
     let segment = range.pin.segment();
     let bytes = u32::try_from(range.len).expect("a reservation is at most one extent");
-    let header = core.header(
-        segment.number,
-        segment.incarnation,
-        RecordBody::Filler(bytes),
-    );
+    let header = core.header(segment.number, segment.incarnation, RecordBody::Filler(bytes));
     let mut buf = core.pool.acquire(BufClass::Small).await;
     buf.extend_from_slice(&header.encode(&[]));
     let block = usize::try_from(BLOCK_BYTES).expect("a block is 4 KiB");
@@ -151,8 +142,7 @@ async fn write_filler(core: &Core, range: DeadRange) -> Result<()> {
     buf.iter_mut().skip(used).for_each(|byte| *byte = 0);
     let (_, written) = core.disk.write_at(segment.file.id, buf, range.offset).await;
     written.map_err(|error| {
-        core.fence
-            .raise(format!("{during} to segment {}: {error}", segment.number));
+        core.fence.raise(format!("{during} to segment {}: {error}", segment.number));
         core.fence.error(during)
     })
 }
@@ -166,10 +156,7 @@ async fn note_progress(core: &Core, noted_ns: u64) -> u64 {
     }
     let mut supers = core.supers.lock().await;
     let meta_seq = core.meta_seq.load(Ordering::Acquire);
-    let may_write = core
-        .fence
-        .check(|| "note the metadata's progress".to_owned())
-        .is_ok();
+    let may_write = core.fence.check(|| "note the metadata's progress".to_owned()).is_ok();
     if may_write
         && meta_seq != supers.block().meta_seq
         && let Err(error) = supers.note(meta_seq, false, core.env.clock.now_ms()).await
@@ -181,15 +168,11 @@ async fn note_progress(core: &Core, noted_ns: u64) -> u64 {
 
 /// Marks the volume as closed in order.
 pub(super) async fn write_clean(core: &Core) -> Result<()> {
-    core.fence
-        .check_raised(|| "write the superblock at close".to_owned())?;
+    core.fence.check_raised(|| "write the superblock at close".to_owned())?;
     let meta_seq = core.meta_seq.load(Ordering::Acquire);
     let mut supers = core.supers.lock().await;
-    supers
-        .note(meta_seq, true, core.env.clock.now_ms())
-        .await
-        .map_err(|error| {
-            core.fence.raise(format!("write the superblock: {error}"));
-            core.fence.error("write the superblock at close")
-        })
+    supers.note(meta_seq, true, core.env.clock.now_ms()).await.map_err(|error| {
+        core.fence.raise(format!("write the superblock: {error}"));
+        core.fence.error("write the superblock at close")
+    })
 }

@@ -72,9 +72,7 @@ impl Lanes {
 
     /// Bytes reserved in the open segments.
     pub(super) fn written_bytes(&self) -> u64 {
-        self.gauges()
-            .map(|gauge| gauge.filled_bytes.load(Ordering::Relaxed))
-            .sum()
+        self.gauges().map(|gauge| gauge.filled_bytes.load(Ordering::Relaxed)).sum()
     }
 
     /// The gauges of all lanes.
@@ -94,34 +92,26 @@ pub(super) struct Reservation {
 impl Reservation {
     /// Hands over the segment: from here on the range ends as a record, or the volume is fenced.
     pub(super) fn commit(mut self) -> SegmentPin {
-        self.pin
-            .take()
-            .expect("a reservation has its pin until it is committed or dropped")
+        self.pin.take().expect("a reservation has its pin until it is committed or dropped")
     }
 
     /// The segment.
     pub(super) fn segment(&self) -> &Arc<ActiveSegment> {
         let pin = self.pin.as_ref();
-        pin.expect("a reservation has its pin until it is committed or dropped")
-            .segment()
+        pin.expect("a reservation has its pin until it is committed or dropped").segment()
     }
 
     /// Keeps the segment while a write runs whose future may be dropped.
     pub(super) fn pin(&self) -> SegmentPin {
         let pin = self.pin.as_ref();
-        pin.expect("a reservation has its pin until it is committed or dropped")
-            .clone()
+        pin.expect("a reservation has its pin until it is committed or dropped").clone()
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(pin) = self.pin.take() {
-            self.core.desk.abandon(DeadRange {
-                pin,
-                offset: self.offset,
-                len: self.len,
-            });
+            self.core.desk.abandon(DeadRange { pin, offset: self.offset, len: self.len });
         }
     }
 }
@@ -146,25 +136,14 @@ pub(super) async fn reserve(core: &Arc<Core>, lane: Lane, len: u64) -> Result<Re
     }
     // A task of its own: a segment that is half opened must be finished even if the caller leaves.
     let rolling = tokio::spawn(roll(Arc::clone(core), lane, guard, len));
-    rolling
-        .await
-        .unwrap_or_else(|_| Err(core.fence.stopped("rolling a segment", during())))
+    rolling.await.unwrap_or_else(|_| Err(core.fence.stopped("rolling a segment", during())))
 }
 
 fn bump(core: &Arc<Core>, lane: Lane, state: &LaneState, len: u64) -> Option<Reservation> {
     let segment = state.current.as_ref()?;
     let (pin, offset) = segment.bump(len)?;
-    core.lanes
-        .slot(lane)
-        .gauge
-        .filled_bytes
-        .store(offset + len, Ordering::Relaxed);
-    Some(Reservation {
-        pin: Some(pin),
-        offset,
-        len,
-        core: Arc::clone(core),
-    })
+    core.lanes.slot(lane).gauge.filled_bytes.store(offset + len, Ordering::Relaxed);
+    Some(Reservation { pin: Some(pin), offset, len, core: Arc::clone(core) })
 }
 
 async fn roll(
@@ -197,12 +176,7 @@ async fn roll(
     gauge.opened.fetch_add(1, Ordering::Relaxed);
     guard.current = Some(next);
     core.desk.wake();
-    let during = || {
-        Error::new(
-            ErrorKind::Misuse,
-            format!("reserve {len} bytes in a new segment"),
-        )
-    };
+    let during = || Error::new(ErrorKind::Misuse, format!("reserve {len} bytes in a new segment"));
     bump(&core, lane, &guard, len).ok_or_else(during)
 }
 

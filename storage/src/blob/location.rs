@@ -109,25 +109,15 @@ impl Location {
     /// [`PIECE_BYTES_MAX`] covers; with header and table if `with_header`. Never empty if `chunks`
     /// is not.
     pub(super) fn piece(&self, chunks: Range<u32>, with_header: bool) -> Piece {
-        let start = if with_header {
-            0
-        } else {
-            self.layout.chunk_range(chunks.start).start
-        };
+        let start = if with_header { 0 } else { self.layout.chunk_range(chunks.start).start };
         let from = (self.offset + u64::from(start)) / BLOCK_BYTES * BLOCK_BYTES;
         let to = |chunk: u32| {
             let end = u64::from(self.layout.chunk_range(chunk).end);
             align_up(self.offset + end, BLOCK_BYTES)
         };
-        let more = chunks
-            .clone()
-            .skip(1)
-            .take_while(|chunk| to(*chunk) - from <= PIECE_BYTES_MAX);
+        let more = chunks.clone().skip(1).take_while(|chunk| to(*chunk) - from <= PIECE_BYTES_MAX);
         let last = more.last().unwrap_or(chunks.start);
-        Piece {
-            blocks: from..to(last),
-            chunks: chunks.start..(last + 1).min(chunks.end),
-        }
+        Piece { blocks: from..to(last), chunks: chunks.start..(last + 1).min(chunks.end) }
     }
 }
 

@@ -46,14 +46,11 @@ impl PackRequest {
 /// # Errors
 /// [`ErrorKind::Unavailable`]: the pool has no [`BATCHES_MAX`] large buffers.
 pub(super) fn buffers(pool: &BufPool) -> Result<Vec<Buf>> {
-    let buffers: Vec<_> = (0..BATCHES_MAX)
-        .filter_map(|_| pool.try_acquire(BufClass::Large))
-        .collect();
+    let buffers: Vec<_> =
+        (0..BATCHES_MAX).filter_map(|_| pool.try_acquire(BufClass::Large)).collect();
     if buffers.len() < BATCHES_MAX {
-        return Err(
-            Error::new(ErrorKind::Unavailable, "take the packer's buffers")
-                .with_advice("give the buffer pool more memory"),
-        );
+        return Err(Error::new(ErrorKind::Unavailable, "take the packer's buffers")
+            .with_advice("give the buffer pool more memory"));
     }
     Ok(buffers)
 }
@@ -84,13 +81,7 @@ pub(super) async fn run(
         let len: u64 = batch.iter().map(PackRequest::packed_len).sum();
         match lane::reserve(&core, Lane::Hot, align_up(len, BLOCK_BYTES)).await {
             Ok(reservation) => {
-                tokio::spawn(write(
-                    Arc::clone(&core),
-                    reservation,
-                    batch,
-                    buf,
-                    give.clone(),
-                ));
+                tokio::spawn(write(Arc::clone(&core), reservation, batch, buf, give.clone()));
             }
             Err(error) => {
                 refuse(batch, &error);
@@ -136,10 +127,7 @@ async fn write(
     let replies: Vec<_> = batch.into_iter().map(|request| request.reply).collect();
     let (buf, written) = core.disk.write_at(segment.file.id, buf, offset).await;
     if let Err(error) = &written {
-        core.fence.raise(format!(
-            "write a batch to segment {}: {error}",
-            segment.number
-        ));
+        core.fence.raise(format!("write a batch to segment {}: {error}", segment.number));
     }
     for (reply, location) in replies.into_iter().zip(locations) {
         let answer = match &written {
@@ -163,17 +151,8 @@ fn fill(
     let mut locations = Vec::with_capacity(batch.len());
     buf.set_len(0);
     for request in batch {
-        let PackRequest {
-            id,
-            logical_off,
-            layout,
-            ..
-        } = *request;
-        let body = RecordBody::Extent {
-            id,
-            layout,
-            logical_off,
-        };
+        let PackRequest { id, logical_off, layout, .. } = *request;
+        let body = RecordBody::Extent { id, layout, logical_off };
         let header = core.header(segment.number, segment.incarnation, body);
         locations.push(Location {
             segment: segment.number,
@@ -186,11 +165,7 @@ fn fill(
         pad(buf, RECORD_ALIGN);
     }
     pad(buf, BLOCK_BYTES);
-    assert_eq!(
-        buf.len() as u64,
-        reservation.len,
-        "a batch fills its reservation"
-    );
+    assert_eq!(buf.len() as u64, reservation.len, "a batch fills its reservation");
     locations
 }
 

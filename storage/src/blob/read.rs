@@ -58,10 +58,7 @@ impl ChunkRead {
     pub fn spans(&self) -> impl Iterator<Item = ChunkSpan> + use<> {
         let location = self.location;
         let blocks_start = self.piece.blocks.start;
-        self.piece
-            .chunks
-            .clone()
-            .map(move |index| span(&location, blocks_start, index))
+        self.piece.chunks.clone().map(move |index| span(&location, blocks_start, index))
     }
 
     /// How many chunks there are.
@@ -96,10 +93,7 @@ fn span(location: &Location, blocks_start: u64, index: u32) -> ChunkSpan {
         let in_buf = location.offset + u64::from(end) - blocks_start;
         usize::try_from(in_buf).unwrap_or(usize::MAX)
     };
-    ChunkSpan {
-        index,
-        range: at(chunk.start)..at(chunk.end),
-    }
+    ChunkSpan { index, range: at(chunk.start)..at(chunk.end) }
 }
 
 /// Reads chunks of one extent in order, one piece of at most 1 MiB after another, and one ahead if
@@ -138,19 +132,8 @@ impl ExtentReader {
             return Err(Error::new(ErrorKind::Misuse, during));
         }
         let is_whole = chunks == (0..location.n_chunks());
-        let checks = if is_whole {
-            Checks::Header
-        } else {
-            Checks::None
-        };
-        Ok(Self {
-            core,
-            id,
-            location,
-            left: chunks,
-            checks,
-            ahead: None,
-        })
+        let checks = if is_whole { Checks::Header } else { Checks::None };
+        Ok(Self { core, id, location, left: chunks, checks, ahead: None })
     }
 
     /// The next chunks, `None` after the last.
@@ -171,11 +154,7 @@ impl ExtentReader {
             let buf = self.core.pool.acquire(class(&piece)).await;
             fetch(&self.core, &self.location, piece, buf).await?
         };
-        let read = ChunkRead {
-            buf,
-            location: self.location,
-            piece,
-        };
+        let read = ChunkRead { buf, location: self.location, piece };
         // A piece that fails stays next: whoever asks again gets the error again, never a gap.
         self.check(&read)?;
         self.left.start = read.piece.chunks.end;
@@ -184,8 +163,7 @@ impl ExtentReader {
     }
 
     fn piece(&self) -> Piece {
-        self.location
-            .piece(self.left.clone(), matches!(self.checks, Checks::Header))
+        self.location.piece(self.left.clone(), matches!(self.checks, Checks::Header))
     }
 
     fn read_ahead(&mut self) {
@@ -209,10 +187,7 @@ impl ExtentReader {
         if let Checks::Table(table) = &self.checks
             && let Some(chunk) = bad_chunks(read, table).next()
         {
-            return Err(corrupt(
-                &self.location,
-                format!("the checksum of chunk {chunk} is wrong"),
-            ));
+            return Err(corrupt(&self.location, format!("the checksum of chunk {chunk} is wrong")));
         }
         Ok(())
     }
@@ -221,9 +196,7 @@ impl ExtentReader {
 /// The chunks of `read` whose checksum is not that of `table`.
 fn bad_chunks(read: &ChunkRead, table: &[u32]) -> impl Iterator<Item = u32> {
     let is_bad = |index: &u32| {
-        let expected = usize::try_from(*index)
-            .ok()
-            .and_then(|index| table.get(index));
+        let expected = usize::try_from(*index).ok().and_then(|index| table.get(index));
         expected != Some(&crc32c(read.chunk(*index)))
     };
     read.piece.chunks.clone().filter(is_bad)
@@ -232,9 +205,7 @@ fn bad_chunks(read: &ChunkRead, table: &[u32]) -> impl Iterator<Item = u32> {
 /// The bytes from the record's start on, in a piece that was read with its header.
 fn head(read: &ChunkRead) -> &[u8] {
     let start = read.location.offset - read.piece.blocks.start;
-    read.buf
-        .get(usize::try_from(start).unwrap_or(usize::MAX)..)
-        .unwrap_or_default()
+    read.buf.get(usize::try_from(start).unwrap_or(usize::MAX)..).unwrap_or_default()
 }
 
 /// Why a record is not the one that was asked for.
@@ -261,19 +232,13 @@ fn check_head(
     bytes: &[u8],
 ) -> Result<Vec<u32>, Mismatch> {
     let (header, table) = ExtentHeader::decode(bytes).map_err(Mismatch::Header)?;
-    let RecordBody::Extent {
-        id: found, layout, ..
-    } = header.body
-    else {
+    let RecordBody::Extent { id: found, layout, .. } = header.body else {
         return Err(Mismatch::Identity("kind of record"));
     };
     let same = [
         ("volume", header.volume == core.volume),
         ("segment", header.segment == location.segment),
-        (
-            "use of the segment",
-            header.incarnation == location.incarnation,
-        ),
+        ("use of the segment", header.incarnation == location.incarnation),
         ("namespace", found.ns == id.ns),
         ("stream", found.stream == id.stream),
         ("extent number", found.number == id.number),
@@ -290,10 +255,7 @@ fn check_use(core: &Core, location: &Location) -> Result<()> {
     let row = core.segments.row(location.segment);
     let in_range = location.offset + u64::from(location.stored_len()) <= core.config.segment_bytes;
     if !in_range || row.is_none_or(|row| row.incarnation != location.incarnation) {
-        return Err(corrupt(
-            location,
-            "the location names a use of its segment that is over",
-        ));
+        return Err(corrupt(location, "the location names a use of its segment that is over"));
     }
     Ok(())
 }
@@ -319,35 +281,22 @@ async fn fetch(
 
 /// The open file of a segment that has extents.
 pub(super) async fn file(core: &Core, segment: u32) -> Result<Arc<SegmentFile>> {
-    core.segments
-        .file(&core.disk, segment)
-        .await
-        .map_err(|error| {
-            let missing = error.kind() == io::ErrorKind::NotFound;
-            let kind = if missing {
-                ErrorKind::Corrupt
-            } else {
-                ErrorKind::Unavailable
-            };
-            Error::new(kind, format!("open segment {segment}")).with_source(error)
-        })
+    core.segments.file(&core.disk, segment).await.map_err(|error| {
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let kind = if missing { ErrorKind::Corrupt } else { ErrorKind::Unavailable };
+        Error::new(kind, format!("open segment {segment}")).with_source(error)
+    })
 }
 
 fn unreadable(location: &Location, error: io::Error) -> Error {
-    let kind = if is_rot(&error) {
-        ErrorKind::Corrupt
-    } else {
-        ErrorKind::Unavailable
-    };
+    let kind = if is_rot(&error) { ErrorKind::Corrupt } else { ErrorKind::Unavailable };
     Error::new(kind, during(location)).with_source(error)
 }
 
 /// Whether the device said that the bytes are gone, rather than that it is busy or away.
 pub(super) fn is_rot(error: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::NODATA, Errno::ILSEQ].map(Errno::raw_os_error);
-    let lost = error
-        .raw_os_error()
-        .is_some_and(|code| lost.contains(&code));
+    let lost = error.raw_os_error().is_some_and(|code| lost.contains(&code));
     lost || error.kind() == io::ErrorKind::UnexpectedEof
 }
 
@@ -358,12 +307,7 @@ fn corrupt(location: &Location, what: impl Into<String>) -> Error {
 }
 
 fn during(location: &Location) -> String {
-    let Location {
-        segment,
-        offset,
-        incarnation,
-        ..
-    } = location;
+    let Location { segment, offset, incarnation, .. } = location;
     format!("read the extent at {offset} of segment {segment} (incarnation {incarnation})")
 }
 
@@ -376,11 +320,7 @@ async fn table(
     let piece = location.piece(0..1, true);
     let buf = core.pool.acquire(class(&piece)).await;
     let (piece, buf) = fetch(core, location, piece, buf).await?;
-    let read = ChunkRead {
-        buf,
-        location: *location,
-        piece,
-    };
+    let read = ChunkRead { buf, location: *location, piece };
     Ok(check_head(core, id, location, head(&read)))
 }
 
@@ -405,17 +345,9 @@ pub(super) async fn classify(
     let buf = core.pool.acquire(class(&piece)).await;
     match fetch(core, location, piece, buf).await {
         Ok((piece, buf)) => {
-            let read = ChunkRead {
-                buf,
-                location: *location,
-                piece,
-            };
+            let read = ChunkRead { buf, location: *location, piece };
             let is_bad = bad_chunks(&read, &table).next().is_some();
-            Ok(if is_bad {
-                Damage::Rot
-            } else {
-                Damage::Tampered
-            })
+            Ok(if is_bad { Damage::Rot } else { Damage::Tampered })
         }
         Err(error) => gone(error),
     }
@@ -423,9 +355,7 @@ pub(super) async fn classify(
 
 pub(super) async fn verify(core: &Core, id: ExtentId, location: &Location) -> Result<Vec<u32>> {
     check_use(core, location)?;
-    let table = table(core, id, location)
-        .await?
-        .map_err(|what| corrupt(location, what))?;
+    let table = table(core, id, location).await?.map_err(|what| corrupt(location, what))?;
     let mut bad = Vec::new();
     let mut left = 0..location.n_chunks();
     while !left.is_empty() {
@@ -434,11 +364,7 @@ pub(super) async fn verify(core: &Core, id: ExtentId, location: &Location) -> Re
         let buf = core.pool.acquire(class(&piece)).await;
         match fetch(core, location, piece.clone(), buf).await {
             Ok((piece, buf)) => {
-                let read = ChunkRead {
-                    buf,
-                    location: *location,
-                    piece,
-                };
+                let read = ChunkRead { buf, location: *location, piece };
                 bad.extend(bad_chunks(&read, &table));
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => bad.extend(piece.chunks),

@@ -107,24 +107,15 @@ pub(super) async fn open(
         ..RecoveryReport::default()
     };
     if config.segment_bytes != block.segment_bytes {
-        tracing::info!(
-            bytes = block.segment_bytes,
-            "the volume keeps its own segment size"
-        );
+        tracing::info!(bytes = block.segment_bytes, "the volume keeps its own segment size");
         config.segment_bytes = block.segment_bytes;
     }
     let segments = sort(&rows, files, &block, &mut report);
     let closed = scan_open(&parts, &segments, &rows, &block, &mut report).await?;
     find_orphans(&parts, &segments, &block, &mut report).await?;
-    let incarnation_seen = rows
-        .iter()
-        .map(|row| row.incarnation)
-        .max()
-        .unwrap_or_default();
+    let incarnation_seen = rows.iter().map(|row| row.incarnation).max().unwrap_or_default();
     let now_ms = parts.env.clock.now_ms();
-    supers
-        .begin(report.max_rec_seq >> REC_SEQ_BITS, incarnation_seen, now_ms)
-        .await?;
+    supers.begin(report.max_rec_seq >> REC_SEQ_BITS, incarnation_seen, now_ms).await?;
     report.open_count = supers.block().open_count;
     let core = core(config, parts, block.volume, supers, segments);
     core.put_rows(closed).await?;
@@ -179,9 +170,8 @@ fn sort(
     report: &mut RecoveryReport,
 ) -> Segments {
     let files_count = files.len() as u64;
-    let (whole, odd): (Vec<_>, Vec<_>) = files
-        .into_iter()
-        .partition(|(_, bytes)| *bytes == block.segment_bytes);
+    let (whole, odd): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|(_, bytes)| *bytes == block.segment_bytes);
     let mut whole: BTreeSet<u32> = whole.into_iter().map(|(segment, _)| segment).collect();
     let mut kept = Vec::with_capacity(rows.len());
     for row in rows {
@@ -189,16 +179,10 @@ fn sort(
             kept.push(*row);
             continue;
         }
-        tracing::error!(
-            segment = row.segment,
-            "the segment has no file, or not a whole one"
-        );
+        tracing::error!(segment = row.segment, "the segment has no file, or not a whole one");
         report.missing_segments.push(row.segment);
         // Its number stays taken, so that no location is ever read from another file.
-        kept.push(SegmentRow {
-            state: SegmentState::Closed,
-            ..*row
-        });
+        kept.push(SegmentRow { state: SegmentState::Closed, ..*row });
     }
     let segments = Segments::new(&kept, whole, files_count);
     for (segment, bytes) in odd {
@@ -258,10 +242,7 @@ async fn find_orphans(
             }
         }
         if found_any {
-            tracing::error!(
-                segment,
-                "the segment has records and no row; kept out of use"
-            );
+            tracing::error!(segment, "the segment has records and no row; kept out of use");
             segments.keep_out(segment);
             report.orphan_segments.push(segment);
         }
@@ -281,27 +262,16 @@ async fn scan(
         Error::new(ErrorKind::Unavailable, during).with_source(error)
     })?;
     let (volume, end) = (block.volume, block.segment_bytes);
-    let target = ScanTarget {
-        volume,
-        segment,
-        incarnation,
-        end,
-    };
-    Ok(SegmentScan::new(
-        Arc::clone(&parts.disk),
-        parts.pool.clone(),
-        file,
-        target,
-    ))
+    let target = ScanTarget { volume, segment, incarnation, end };
+    Ok(SegmentScan::new(Arc::clone(&parts.disk), parts.pool.clone(), file, target))
 }
 
 fn orphaned(rows: usize, files: usize) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("open a volume of {rows} rows and {files} segments"),
-    )
-    .with_source("there is no superblock")
-    .with_advice("restore SUPER.a and SUPER.b from a backup of this volume; nothing was changed")
+    Error::new(ErrorKind::Corrupt, format!("open a volume of {rows} rows and {files} segments"))
+        .with_source("there is no superblock")
+        .with_advice(
+            "restore SUPER.a and SUPER.b from a backup of this volume; nothing was changed",
+        )
 }
 
 fn log(report: &RecoveryReport) {

@@ -91,10 +91,7 @@ enum Look {
 
 impl SegmentScan {
     pub(super) async fn of_segment(core: &Core, segment: u32) -> Result<Self> {
-        let row = core
-            .segments
-            .row(segment)
-            .filter(|row| row.state != SegmentState::Free);
+        let row = core.segments.row(segment).filter(|row| row.state != SegmentState::Free);
         let missing = || Error::new(ErrorKind::NotFound, format!("scan segment {segment}"));
         let row = row.ok_or_else(missing)?;
         let whole = core.config.segment_bytes;
@@ -103,18 +100,9 @@ impl SegmentScan {
             _ => align_up(row.written_bytes, BLOCK_BYTES).min(whole),
         };
         let file = read::file(core, segment).await?;
-        let target = ScanTarget {
-            volume: core.volume,
-            segment,
-            incarnation: Some(row.incarnation),
-            end,
-        };
-        Ok(Self::new(
-            Arc::clone(&core.disk),
-            core.pool.clone(),
-            file,
-            target,
-        ))
+        let target =
+            ScanTarget { volume: core.volume, segment, incarnation: Some(row.incarnation), end };
+        Ok(Self::new(Arc::clone(&core.disk), core.pool.clone(), file, target))
     }
 
     pub(super) fn new(
@@ -123,14 +111,7 @@ impl SegmentScan {
         file: Arc<SegmentFile>,
         target: ScanTarget,
     ) -> Self {
-        Self {
-            disk,
-            pool,
-            file,
-            target,
-            at: 0,
-            window: None,
-        }
+        Self { disk, pool, file, target, at: 0, window: None }
     }
 
     /// The next thing, `None` at the end.
@@ -143,10 +124,7 @@ impl SegmentScan {
             if let Some(bytes) = self.fill(need).await? {
                 let offset = self.at;
                 self.at = (offset + bytes).min(self.target.end);
-                return Ok(Some(Found::Unreadable {
-                    offset,
-                    bytes: self.at - offset,
-                }));
+                return Ok(Some(Found::Unreadable { offset, bytes: self.at - offset }));
             }
             match self.look() {
                 Look::Nothing(at) => {
@@ -237,12 +215,7 @@ impl SegmentScan {
                 let (segment, incarnation) = (header.segment, header.incarnation);
                 Found::Extent {
                     header,
-                    location: Location {
-                        segment,
-                        incarnation,
-                        offset,
-                        layout,
-                    },
+                    location: Location { segment, incarnation, offset, layout },
                 }
             }
             RecordBody::Filler(_) => Found::Filler { header, offset },
@@ -251,10 +224,7 @@ impl SegmentScan {
     }
 
     fn is_ours(&self, (volume, segment, incarnation): (VolumeId, u32, u64)) -> bool {
-        let ScanTarget {
-            incarnation: wanted,
-            ..
-        } = self.target;
+        let ScanTarget { incarnation: wanted, .. } = self.target;
         (volume, segment) == (self.target.volume, self.target.segment)
             && wanted.is_none_or(|wanted| incarnation == wanted)
     }

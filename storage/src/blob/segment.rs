@@ -29,9 +29,7 @@ pub(super) fn file_name(segment: u32) -> String {
 
 /// The segment of a file's name without its directory, if it is one.
 pub(super) fn segment_of(name: &str) -> Option<u32> {
-    let digits = name
-        .strip_suffix(".seg")
-        .filter(|digits| digits.len() == 8)?;
+    let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 8)?;
     let segment = u32::from_str_radix(digits, 16).ok()?;
     (format!("{segment:08x}") == digits).then_some(segment)
 }
@@ -103,11 +101,7 @@ impl ActiveSegment {
     /// Ends the appending; the row to put. To be called by the holder of the lane.
     pub(super) fn roll(&self) -> SegmentRow {
         self.rolled.store(true, Ordering::SeqCst);
-        let state = if self.is_pinned() {
-            SegmentState::Closing
-        } else {
-            SegmentState::Closed
-        };
+        let state = if self.is_pinned() { SegmentState::Closing } else { SegmentState::Closed };
         self.row(state)
     }
 
@@ -179,11 +173,7 @@ struct State {
 impl Segments {
     /// The segments of a volume whose table and directory were read.
     pub(super) fn new(rows: &[SegmentRow], raw: BTreeSet<u32>, files_count: u64) -> Self {
-        let mut state = State {
-            raw,
-            files_count,
-            ..State::default()
-        };
+        let mut state = State { raw, files_count, ..State::default() };
         state.rows = rows.iter().map(|row| (row.segment, *row)).collect();
         let is_free = |row: &&SegmentRow| row.state == SegmentState::Free;
         state.free = rows.iter().filter(is_free).map(|row| row.segment).collect();
@@ -266,13 +256,7 @@ impl Segments {
             return Ok(file);
         }
         let id = disk.open(&file_name(segment), OpenMode::Existing).await?;
-        Ok(self.keep(
-            segment,
-            SegmentFile {
-                disk: Arc::clone(disk),
-                id,
-            },
-        ))
+        Ok(self.keep(segment, SegmentFile { disk: Arc::clone(disk), id }))
     }
 
     fn cached(&self, segment: u32) -> Option<Arc<SegmentFile>> {
@@ -311,27 +295,16 @@ impl Segments {
         let name = file_name(segment);
         let len = core.config.segment_bytes;
         match core.disk.open(&name, OpenMode::Create { len }).await {
-            Ok(id) => Ok((
-                segment,
-                self.keep(
-                    segment,
-                    SegmentFile {
-                        disk: Arc::clone(&core.disk),
-                        id,
-                    },
-                ),
-            )),
+            Ok(id) => {
+                Ok((segment, self.keep(segment, SegmentFile { disk: Arc::clone(&core.disk), id })))
+            }
             Err(error) => {
                 self.lock().files_count -= 1;
                 let full = matches!(
                     error.kind(),
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
                 );
-                let kind = if full {
-                    ErrorKind::Full
-                } else {
-                    ErrorKind::Unavailable
-                };
+                let kind = if full { ErrorKind::Full } else { ErrorKind::Unavailable };
                 Err(Error::new(kind, during()).with_source(error))
             }
         }
@@ -340,12 +313,7 @@ impl Segments {
     fn next_number(&self, core: &Core) -> Result<u32> {
         let mut state = self.lock();
         let bytes = (state.files_count + 1).saturating_mul(core.config.segment_bytes);
-        if core
-            .config
-            .volume_bytes_max
-            .is_some_and(|most| bytes > most)
-            || state.next == u32::MAX
-        {
+        if core.config.volume_bytes_max.is_some_and(|most| bytes > most) || state.next == u32::MAX {
             return Err(Error::new(ErrorKind::Full, "make a segment")
                 .with_source("the volume has as many segments as it may"));
         }
@@ -358,9 +326,7 @@ impl Segments {
 
 /// Takes out the file that was not used for longest, of those that nobody is using.
 fn evict(open: &mut BTreeMap<u32, (Arc<SegmentFile>, u64)>) -> Option<(Arc<SegmentFile>, u64)> {
-    let idle = open
-        .iter()
-        .filter(|(_, (file, _))| Arc::strong_count(file) == 1);
+    let idle = open.iter().filter(|(_, (file, _))| Arc::strong_count(file) == 1);
     let segment = *idle.min_by_key(|(_, (_, used))| *used)?.0;
     open.remove(&segment)
 }

@@ -62,8 +62,7 @@ impl SpareMaker {
             Ok(true) => self.making = None,
             Ok(false) => {}
             Err(error) => {
-                core.fence
-                    .raise(format!("zero segment {}: {error}", making.segment));
+                core.fence.raise(format!("zero segment {}: {error}", making.segment));
                 return None;
             }
         }
@@ -99,11 +98,7 @@ async fn begin(core: &Core) -> Result<Making> {
         },
         None => core.segments.make(core).await?,
     };
-    Ok(Making {
-        segment,
-        file,
-        zeroed_bytes: 0,
-    })
+    Ok(Making { segment, file, zeroed_bytes: 0 })
 }
 
 /// Zeroes the next step; whether the spare is ready. A step without a buffer is put off: clients
@@ -113,15 +108,10 @@ async fn zero(core: &Core, making: &mut Making) -> io::Result<bool> {
         return Ok(false);
     };
     let left = core.config.segment_bytes - making.zeroed_bytes;
-    let step = usize::try_from(left)
-        .unwrap_or(usize::MAX)
-        .min(PREWRITE_STEP_BYTES);
+    let step = usize::try_from(left).unwrap_or(usize::MAX).min(PREWRITE_STEP_BYTES);
     buf.set_len(step);
     buf.fill(0);
-    let (buf, written) = core
-        .disk
-        .write_at(making.file.id, buf, making.zeroed_bytes)
-        .await;
+    let (buf, written) = core.disk.write_at(making.file.id, buf, making.zeroed_bytes).await;
     written?;
     drop(buf);
     making.zeroed_bytes += step as u64;

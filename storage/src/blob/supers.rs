@@ -66,11 +66,7 @@ impl Supers {
                     return Err(corrupt("the superblocks name two volumes"));
                 }
                 let a_is_newer = first.seq > second.seq;
-                if a_is_newer {
-                    ([*a, *b], *first)
-                } else {
-                    ([*b, *a], *second)
-                }
+                if a_is_newer { ([*a, *b], *first) } else { ([*b, *a], *second) }
             }
             [Slot::Good(good, block), Slot::Bad(bad, error)]
             | [Slot::Bad(bad, error), Slot::Good(good, block)] => {
@@ -88,14 +84,7 @@ impl Supers {
         };
         let incarnation = block.incarnation_next;
         let (disk, pool) = (Arc::clone(&parts.disk), parts.pool.clone());
-        Ok(Some(Self {
-            disk,
-            pool,
-            files,
-            block,
-            incarnation,
-            buf: Some(buf),
-        }))
+        Ok(Some(Self { disk, pool, files, block, incarnation, buf: Some(buf) }))
     }
 
     /// Makes the superblocks of a new volume.
@@ -114,14 +103,10 @@ impl Supers {
         let [a, b] = NAMES;
         let first = make(parts.disk.as_ref(), a).await?;
         let mut buf = parts.pool.acquire(BufClass::Small).await;
-        buf = write_block(parts.disk.as_ref(), first, buf, &block)
-            .await
-            .map_err(making)?;
+        buf = write_block(parts.disk.as_ref(), first, buf, &block).await.map_err(making)?;
         let second = make(parts.disk.as_ref(), b).await?;
         let newer = Superblock { seq: 2, ..block };
-        buf = write_block(parts.disk.as_ref(), second, buf, &newer)
-            .await
-            .map_err(making)?;
+        buf = write_block(parts.disk.as_ref(), second, buf, &newer).await.map_err(making)?;
         Ok(Self {
             disk: Arc::clone(&parts.disk),
             pool: parts.pool.clone(),
@@ -147,22 +132,11 @@ impl Supers {
     ) -> Result<()> {
         let open_count = self.block.open_count.max(open_count_seen) + 1;
         if open_count > OPEN_COUNT_MAX {
-            return Err(Error::new(
-                ErrorKind::Misuse,
-                "open a volume for the 16,777,216th time",
-            ));
+            return Err(Error::new(ErrorKind::Misuse, "open a volume for the 16,777,216th time"));
         }
-        self.incarnation = self
-            .block
-            .incarnation_next
-            .max(incarnation_seen.saturating_add(1));
+        self.incarnation = self.block.incarnation_next.max(incarnation_seen.saturating_add(1));
         let incarnation_next = self.incarnation.saturating_add(INCARNATION_STEP);
-        let block = Superblock {
-            open_count,
-            incarnation_next,
-            clean: false,
-            ..self.block
-        };
+        let block = Superblock { open_count, incarnation_next, clean: false, ..self.block };
         self.write_both(block, now_ms)
             .await
             .map_err(|error| failed("write the superblocks at open", error))
@@ -172,14 +146,7 @@ impl Supers {
     pub(super) async fn next_incarnation(&mut self, now_ms: u64) -> io::Result<u64> {
         if self.incarnation >= self.block.incarnation_next {
             let incarnation_next = self.incarnation.saturating_add(INCARNATION_STEP);
-            self.write_both(
-                Superblock {
-                    incarnation_next,
-                    ..self.block
-                },
-                now_ms,
-            )
-            .await?;
+            self.write_both(Superblock { incarnation_next, ..self.block }, now_ms).await?;
         }
         let incarnation = self.incarnation;
         self.incarnation += 1;
@@ -188,15 +155,7 @@ impl Supers {
 
     /// Takes note of the metadata's progress, and of whether the volume is closed in order.
     pub(super) async fn note(&mut self, meta_seq: u64, clean: bool, now_ms: u64) -> io::Result<()> {
-        self.write(
-            Superblock {
-                meta_seq,
-                clean,
-                ..self.block
-            },
-            now_ms,
-        )
-        .await
+        self.write(Superblock { meta_seq, clean, ..self.block }, now_ms).await
     }
 
     async fn write_both(&mut self, block: Superblock, now_ms: u64) -> io::Result<()> {
@@ -206,11 +165,7 @@ impl Supers {
 
     /// Writes `block` over the older superblock. Must not be cancelled: its callers are tasks.
     async fn write(&mut self, block: Superblock, now_ms: u64) -> io::Result<()> {
-        let block = Superblock {
-            seq: self.block.seq + 1,
-            write_time_ms: now_ms,
-            ..block
-        };
+        let block = Superblock { seq: self.block.seq + 1, write_time_ms: now_ms, ..block };
         let buf = match self.buf.take() {
             Some(buf) => buf,
             None => self.pool.acquire(BufClass::Small).await,
@@ -243,15 +198,7 @@ async fn read_slot(disk: &dyn Disk, name: &str, mut buf: Buf) -> Result<(Buf, Sl
 
 /// Makes one of the files, or takes what a cut-short attempt left.
 async fn make(disk: &dyn Disk, name: &str) -> Result<FileId> {
-    let made = match disk
-        .open(
-            name,
-            OpenMode::Create {
-                len: SUPER_BYTES as u64,
-            },
-        )
-        .await
-    {
+    let made = match disk.open(name, OpenMode::Create { len: SUPER_BYTES as u64 }).await {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             disk.open(name, OpenMode::Existing).await
         }
@@ -279,15 +226,8 @@ fn making(error: io::Error) -> Error {
 }
 
 fn failed(during: &str, error: io::Error) -> Error {
-    let full = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    );
-    let kind = if full {
-        ErrorKind::Full
-    } else {
-        ErrorKind::Unavailable
-    };
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let kind = if full { ErrorKind::Full } else { ErrorKind::Unavailable };
     Error::new(kind, during).with_source(error)
 }
 

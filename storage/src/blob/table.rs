@@ -46,15 +46,9 @@ impl SegmentState {
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
-        [
-            Self::Free,
-            Self::Open,
-            Self::Closing,
-            Self::Closed,
-            Self::Cleaning,
-        ]
-        .into_iter()
-        .find(|state| state.to_byte() == byte)
+        [Self::Free, Self::Open, Self::Closing, Self::Closed, Self::Cleaning]
+            .into_iter()
+            .find(|state| state.to_byte() == byte)
     }
 }
 

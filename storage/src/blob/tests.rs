@@ -44,32 +44,20 @@ impl Rig {
 
     fn over(disk: Arc<dyn Disk>, pool: BufPool, seed: u64) -> Self {
         let meta_seq = Arc::new(AtomicU64::new(0));
-        Self {
-            disk,
-            pool,
-            table: MemoryTable::default(),
-            meta_seq,
-            seed,
-        }
+        Self { disk, pool, table: MemoryTable::default(), meta_seq, seed }
     }
 
     /// A volume in a real directory, through threads.
     fn threads(dir: &Path) -> Self {
         let pool = BufPool::new(24 << 20, false).unwrap();
-        let config = IoConfig {
-            backend: Backend::Threads,
-            ..IoConfig::default()
-        };
+        let config = IoConfig { backend: Backend::Threads, ..IoConfig::default() };
         let (disk, _) = open_disk(dir, &config, &pool).unwrap();
         Self::over(disk, pool, 0)
     }
 
     /// The same volume after a power loss.
     fn after(&self, disk: SimDisk) -> Self {
-        Self {
-            disk: Arc::new(disk),
-            ..self.clone()
-        }
+        Self { disk: Arc::new(disk), ..self.clone() }
     }
 
     async fn open_with(&self, config: VolumeConfig) -> Result<(Volume, RecoveryReport)> {
@@ -89,29 +77,16 @@ impl Rig {
 }
 
 fn config(segment_bytes: u64) -> VolumeConfig {
-    VolumeConfig {
-        segment_bytes,
-        prewrite: false,
-        writer_slabs_max: 12,
-        ..VolumeConfig::default()
-    }
+    VolumeConfig { segment_bytes, prewrite: false, writer_slabs_max: 12, ..VolumeConfig::default() }
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 fn extent_id(number: u32) -> ExtentId {
     let ns = NsId::from_bytes([0xA0; 16]);
-    ExtentId {
-        ns,
-        stream: StreamId::from_bytes([0xB0; 16]),
-        number,
-    }
+    ExtentId { ns, stream: StreamId::from_bytes([0xB0; 16]), number }
 }
 
 /// The bytes of extent `number` as if sealed: they follow from number and length.
@@ -120,9 +95,8 @@ fn sealed(number: u32, plain_len: u64) -> Vec<u8> {
     let mut state = u64::from(number) << 32 | plain_len | 1;
     let mut bytes = Vec::with_capacity(layout.data_len() as usize + 8);
     while bytes.len() < layout.data_len() as usize {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         bytes.extend_from_slice(&(state ^ state >> 29).to_le_bytes());
     }
     bytes.truncate(layout.data_len() as usize);
@@ -142,12 +116,7 @@ async fn put_packed(
 }
 
 fn plan(number: u32, plain_len: u64) -> ExtentPlan {
-    ExtentPlan {
-        lane: Lane::Hot,
-        id: extent_id(number),
-        logical_off: 0,
-        plain_len,
-    }
+    ExtentPlan { lane: Lane::Hot, id: extent_id(number), logical_off: 0, plain_len }
 }
 
 async fn put_streamed(volume: &Volume, number: u32, plain_len: u64) -> Result<Placed> {

@@ -126,20 +126,8 @@ impl Volume {
         let full_chunk = usize::try_from(layout.chunk_len(0)).unwrap_or(usize::MAX);
         let table = sealed.chunks(full_chunk).map(crc32c).collect();
         let (reply, answer) = oneshot::channel();
-        let request = PackRequest {
-            id,
-            logical_off,
-            layout,
-            table,
-            sealed,
-            reply,
-        };
-        let stopped = || {
-            self.0
-                .core
-                .fence
-                .stopped("the packer", format!("pack {}", id.number))
-        };
+        let request = PackRequest { id, logical_off, layout, table, sealed, reply };
+        let stopped = || self.0.core.fence.stopped("the packer", format!("pack {}", id.number));
         self.0.pack.send(request).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
@@ -169,11 +157,7 @@ impl Volume {
         };
         let (reply, answer) = oneshot::channel();
         let stopped = || self.0.core.fence.stopped("the flusher", during());
-        self.0
-            .flush
-            .send(FlushRequest { points, reply })
-            .await
-            .map_err(|_| stopped())?;
+        self.0.flush.send(FlushRequest { points, reply }).await.map_err(|_| stopped())?;
         match answer.await {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.0.core.fence.error(during())),
@@ -288,8 +272,6 @@ impl Volume {
             janitor::tidy(&core).await?;
             janitor::write_clean(&core).await
         });
-        closing
-            .await
-            .unwrap_or_else(|_| Err(self.0.core.fence.stopped("the closer", "close")))
+        closing.await.unwrap_or_else(|_| Err(self.0.core.fence.stopped("the closer", "close")))
     }
 }

@@ -85,11 +85,7 @@ impl Slab {
         for (to, from) in buf.iter_mut().zip(carried) {
             *to = *from;
         }
-        Self {
-            buf: Some(buf),
-            filled,
-            lent: None,
-        }
+        Self { buf: Some(buf), filled, lent: None }
     }
 
     fn bytes(&mut self) -> &mut [u8] {
@@ -97,17 +93,12 @@ impl Slab {
     }
 
     fn part(&mut self, place: Range<usize>) -> &mut [u8] {
-        self.bytes()
-            .get_mut(place)
-            .expect("a slab holds at least one chunk behind a block")
+        self.bytes().get_mut(place).expect("a slab holds at least one chunk behind a block")
     }
 
     /// The buffer, cut or lengthened with zeros to `len` bytes.
     fn into_buf(mut self, len: usize) -> Buf {
-        let mut buf = self
-            .buf
-            .take()
-            .expect("a slab has its buffer until it is dropped");
+        let mut buf = self.buf.take().expect("a slab has its buffer until it is dropped");
         buf.set_len(len);
         buf.iter_mut().skip(self.filled).for_each(|byte| *byte = 0);
         buf
@@ -128,12 +119,7 @@ type Writing = JoinHandle<Result<Buf>>;
 
 impl ExtentWriter {
     pub(super) async fn start(core: Arc<Core>, plan: ExtentPlan) -> Result<Self> {
-        let during = || {
-            format!(
-                "write extent {} of {} bytes",
-                plan.id.number, plan.plain_len
-            )
-        };
+        let during = || format!("write extent {} of {} bytes", plan.id.number, plan.plain_len);
         core.fence.check(during)?;
         let layout = ChunkLayout::for_plain_len(CHUNK_SHIFT, plan.plain_len)
             .filter(|_| plan.logical_off.is_multiple_of(1 << CHUNK_SHIFT))
@@ -146,9 +132,7 @@ impl ExtentWriter {
             Some(BufClass::Large) => (BufClass::Large, 1),
             None => (BufClass::Large, 2),
         };
-        let places = Arc::clone(&core.writer_slabs)
-            .acquire_many_owned(slabs)
-            .await;
+        let places = Arc::clone(&core.writer_slabs).acquire_many_owned(slabs).await;
         let places = places.expect("the writers' places are never closed");
         let buf = core.pool.acquire(class).await;
         let filled = usize::try_from(layout.data_offset()).unwrap_or(usize::MAX);
@@ -182,10 +166,7 @@ impl ExtentWriter {
         let index = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
         let len = usize::try_from(self.layout.chunk_len(index)).unwrap_or_default();
         if len == 0 || self.slab.lent.is_some() {
-            return Err(Error::new(
-                ErrorKind::Misuse,
-                format!("take the place of chunk {index}"),
-            ));
+            return Err(Error::new(ErrorKind::Misuse, format!("take the place of chunk {index}")));
         }
         if self.slab.filled + len > self.slab.bytes().len() {
             self.next_slab().await?;
@@ -216,10 +197,7 @@ impl ExtentWriter {
     /// - [`ErrorKind::Misuse`]: not every chunk was sealed.
     pub async fn finish(mut self) -> Result<Placed> {
         if self.table.len() != usize::from(self.layout.n_chunks()) {
-            return Err(Error::new(
-                ErrorKind::Misuse,
-                "finish an extent before its last chunk",
-            ));
+            return Err(Error::new(ErrorKind::Misuse, "finish an extent before its last chunk"));
         }
         self.reserve().await?;
         self.settle().await?;
@@ -233,10 +211,7 @@ impl ExtentWriter {
             Some(first) => (first, Some(slab)),
             None => (slab, None),
         };
-        first
-            .get_mut(..head.len())
-            .expect("a slab holds the header")
-            .copy_from_slice(&head);
+        first.get_mut(..head.len()).expect("a slab holds the header").copy_from_slice(&head);
         let last = last.map(|slab| write(&self.core, &reservation, self.slab_start, slab));
         let first = write(&self.core, &reservation, 0, first);
         let pin = reservation.commit();
@@ -309,17 +284,9 @@ impl ExtentWriter {
     /// Header and table.
     fn head(&self, reservation: &Reservation) -> Vec<u8> {
         let segment = reservation.segment();
-        let ExtentPlan {
-            id, logical_off, ..
-        } = self.plan;
-        let body = RecordBody::Extent {
-            id,
-            layout: self.layout,
-            logical_off,
-        };
-        self.core
-            .header(segment.number, segment.incarnation, body)
-            .encode(&self.table)
+        let ExtentPlan { id, logical_off, .. } = self.plan;
+        let body = RecordBody::Extent { id, layout: self.layout, logical_off };
+        self.core.header(segment.number, segment.incarnation, body).encode(&self.table)
     }
 }
 

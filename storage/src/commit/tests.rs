@@ -27,9 +27,9 @@ async fn of_many_creators_one_wins() {
     let tries: Vec<_> = (0..64)
         .map(|_| {
             let committer = Arc::clone(&committer);
-            tokio::spawn(async move {
-                committer.commit(vec![is("a", None)], vec![put("a", "1")]).await
-            })
+            tokio::spawn(
+                async move { committer.commit(vec![is("a", None)], vec![put("a", "1")]).await },
+            )
         })
         .collect();
     let mut won = 0;

@@ -92,7 +92,7 @@ fn object(text: &str) -> ObjectKey {
 
 /// Bytes that tell their place.
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
-    (0..len).map(|i| ((i * 31 + i / 251) as u8).wrapping_add(seed)).collect()
+    (0..len).map(|i| u8::try_from((i * 31 + i / 251) % 256).unwrap().wrapping_add(seed)).collect()
 }
 
 struct Tenant<'a> {

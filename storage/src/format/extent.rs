@@ -222,20 +222,12 @@ impl ChunkTable<'_> {
     /// The checksum of chunk `index`.
     pub fn crc(&self, index: u32) -> Option<u32> {
         let start = usize::try_from(index).ok()?.checked_mul(4)?;
-        self.0
-            .get(start..)?
-            .first_chunk()
-            .map(|entry| u32::from_le_bytes(*entry))
+        self.0.get(start..)?.first_chunk().map(|entry| u32::from_le_bytes(*entry))
     }
 
     /// All of them, in order.
     pub fn to_vec(&self) -> Vec<u32> {
-        self.0
-            .as_chunks()
-            .0
-            .iter()
-            .map(|entry| u32::from_le_bytes(*entry))
-            .collect()
+        self.0.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry)).collect()
     }
 }
 
@@ -251,24 +243,12 @@ impl ExtentHeader {
     /// Header and table as they are written. `table` has one checksum for each chunk.
     pub fn encode(&self, table: &[u32]) -> Vec<u8> {
         let (flags, shift, id, n_chunks, logical_off) = match self.body {
-            RecordBody::Extent {
-                id,
-                layout,
-                logical_off,
-            } => (
-                0,
-                layout.chunk_shift,
-                Some(id),
-                layout.n_chunks,
-                logical_off,
-            ),
+            RecordBody::Extent { id, layout, logical_off } => {
+                (0, layout.chunk_shift, Some(id), layout.n_chunks, logical_off)
+            }
             RecordBody::Filler(_) => (FLAG_FILLER, 0, None, 0, 0),
         };
-        assert_eq!(
-            table.len(),
-            usize::from(n_chunks),
-            "a record has one checksum for each chunk"
-        );
+        assert_eq!(table.len(), usize::from(n_chunks), "a record has one checksum for each chunk");
         let mut out = Vec::with_capacity(RESERVED_AT + 14 + 4 * table.len());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[VERSION, flags, shift, 0]);
@@ -300,11 +280,7 @@ impl ExtentHeader {
     pub fn claim(bytes: &[u8]) -> Option<(VolumeId, u32, u64)> {
         let mut fields = Fields(bytes);
         let _magic_and_flags: [u8; 8] = fields.take()?;
-        Some((
-            VolumeId::from_bytes(fields.take()?),
-            fields.u32()?,
-            fields.u64()?,
-        ))
+        Some((VolumeId::from_bytes(fields.take()?), fields.u32()?, fields.u64()?))
     }
 
     /// Reads header and table from the front of `bytes`, which may go on behind them.
@@ -425,11 +401,7 @@ impl RawHeader {
             stream: StreamId::from_bytes(self.stream),
             number: self.number,
         };
-        Ok(RecordBody::Extent {
-            id,
-            layout,
-            logical_off: self.logical_off,
-        })
+        Ok(RecordBody::Extent { id, layout, logical_off: self.logical_off })
     }
 
     fn check_filler(&self) -> Result<RecordBody, HeaderError> {

@@ -47,10 +47,7 @@ impl fmt::Display for SuperError {
             Self::Field(name) => write!(f, "the field {name} breaks a rule of the format"),
             Self::NoMagic => f.write_str("there is no superblock"),
             Self::Newer(version) => {
-                write!(
-                    f,
-                    "format version {version}; this build reads up to {FORMAT_VERSION}"
-                )
+                write!(f, "format version {version}; this build reads up to {FORMAT_VERSION}")
             }
         }
     }

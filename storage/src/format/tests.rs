@@ -9,19 +9,13 @@ fn layout(plain_len: u64) -> ChunkLayout {
 
 fn extent(plain_len: u64) -> (ExtentHeader, Vec<u32>) {
     let layout = layout(plain_len);
-    let table = (0..u32::from(layout.n_chunks()))
-        .map(|i| i.wrapping_mul(0x9E37_79B9))
-        .collect();
+    let table = (0..u32::from(layout.n_chunks())).map(|i| i.wrapping_mul(0x9E37_79B9)).collect();
     let id = ExtentId {
         ns: NsId::from_bytes([1; 16]),
         stream: StreamId::from_bytes([2; 16]),
         number: 3,
     };
-    let body = RecordBody::Extent {
-        id,
-        layout,
-        logical_off: 5 * EXTENT_BYTES,
-    };
+    let body = RecordBody::Extent { id, layout, logical_off: 5 * EXTENT_BYTES };
     (header(body), table)
 }
 
@@ -62,19 +56,13 @@ fn reseal(record: &mut [u8]) {
 fn a_full_extent_has_the_length_that_the_design_says() {
     let full = layout(EXTENT_BYTES);
     assert_eq!((full.n_chunks(), full.stored_len()), (64, 4_195_712));
-    assert_eq!(
-        align_up(u64::from(full.stored_len()), BLOCK_BYTES) / BLOCK_BYTES,
-        1_025
-    );
+    assert_eq!(align_up(u64::from(full.stored_len()), BLOCK_BYTES) / BLOCK_BYTES, 1_025);
 }
 
 #[test]
 fn an_empty_body_is_one_chunk_that_is_only_a_tag() {
     let empty = layout(0);
-    assert_eq!(
-        (empty.n_chunks(), empty.last_chunk_len(), empty.stored_len()),
-        (1, 16, 148)
-    );
+    assert_eq!((empty.n_chunks(), empty.last_chunk_len(), empty.stored_len()), (1, 16, 148));
     assert_eq!(ChunkLayout::for_sealed_len(CHUNK_SHIFT, 16), Some(empty));
     assert_eq!(ChunkLayout::for_sealed_len(CHUNK_SHIFT, 0), None);
     assert_eq!(ChunkLayout::for_sealed_len(CHUNK_SHIFT, 15), None);
@@ -83,45 +71,26 @@ fn an_empty_body_is_one_chunk_that_is_only_a_tag() {
 #[test]
 fn a_tag_alone_is_a_chunk_only_of_an_empty_body() {
     let full = CHUNK_BYTES + 16;
-    assert_eq!(
-        ChunkLayout::for_sealed_len(CHUNK_SHIFT, full),
-        Some(layout(CHUNK_BYTES))
-    );
+    assert_eq!(ChunkLayout::for_sealed_len(CHUNK_SHIFT, full), Some(layout(CHUNK_BYTES)));
     assert_eq!(ChunkLayout::for_sealed_len(CHUNK_SHIFT, full + 16), None);
-    assert_eq!(
-        ChunkLayout::for_sealed_len(CHUNK_SHIFT, full + 17),
-        Some(layout(CHUNK_BYTES + 1))
-    );
+    assert_eq!(ChunkLayout::for_sealed_len(CHUNK_SHIFT, full + 17), Some(layout(CHUNK_BYTES + 1)));
 }
 
 #[test]
 fn chunks_lie_one_after_another_behind_the_table() {
-    for plain_len in [
-        0,
-        1,
-        CHUNK_BYTES - 1,
-        CHUNK_BYTES,
-        CHUNK_BYTES + 1,
-        EXTENT_BYTES,
-    ] {
+    for plain_len in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, EXTENT_BYTES] {
         let layout = layout(plain_len);
         let mut at = layout.data_offset();
         for index in 0..u32::from(layout.n_chunks()) {
             let range = layout.chunk_range(index);
-            assert_eq!(
-                (range.start, range.len()),
-                (at, layout.chunk_len(index) as usize)
-            );
+            assert_eq!((range.start, range.len()), (at, layout.chunk_len(index) as usize));
             at = range.end;
         }
         assert_eq!(at, layout.stored_len());
         assert_eq!(layout.chunk_len(u32::from(layout.n_chunks())), 0);
         assert_eq!(layout.chunk_range(u32::MAX - 1).len(), 0);
     }
-    assert_eq!(
-        ChunkLayout::for_plain_len(CHUNK_SHIFT, EXTENT_BYTES + 1),
-        None
-    );
+    assert_eq!(ChunkLayout::for_plain_len(CHUNK_SHIFT, EXTENT_BYTES + 1), None);
     assert_eq!(ChunkLayout::for_plain_len(15, 1), None);
 }
 
@@ -160,10 +129,7 @@ fn headers_round_trip() {
         assert_eq!((decoded, found.to_vec()), (header, table.clone()));
         assert_eq!(found.crc(0), table.first().copied());
         assert_eq!(found.crc(u32::from(layout(plain_len).n_chunks())), None);
-        assert_eq!(
-            ExtentHeader::claim(&bytes),
-            Some((header.volume, 5, 6 << 40))
-        );
+        assert_eq!(ExtentHeader::claim(&bytes), Some((header.volume, 5, 6 << 40)));
     }
     let filler = header(RecordBody::Filler(8192));
     assert_eq!(ExtentHeader::decode(&filler.encode(&[])).unwrap().0, filler);
@@ -232,22 +198,13 @@ fn fields_that_break_a_rule_are_refused_although_the_checksum_is_right() {
 #[test]
 fn superblocks_round_trip_and_fill_their_block() {
     for clean in [false, true] {
-        let superblock = Superblock {
-            clean,
-            ..superblock()
-        };
+        let superblock = Superblock { clean, ..superblock() };
         let bytes = superblock.encode();
         assert_eq!(bytes.len(), SUPER_BYTES);
         assert_eq!(Superblock::decode(&bytes), Ok(superblock));
     }
-    assert_eq!(
-        Superblock::decode(&[0; SUPER_BYTES]),
-        Err(SuperError::NoMagic)
-    );
-    assert_eq!(
-        Superblock::decode(&superblock().encode()[..4095]),
-        Err(SuperError::Crc)
-    );
+    assert_eq!(Superblock::decode(&[0; SUPER_BYTES]), Err(SuperError::NoMagic));
+    assert_eq!(Superblock::decode(&superblock().encode()[..4095]), Err(SuperError::Crc));
 }
 
 #[test]
@@ -275,16 +232,8 @@ fn a_later_format_is_told_from_damage() {
     check_forged_super(8, &u32::MAX.to_le_bytes(), SuperError::Newer(u32::MAX));
     check_forged_super(8, &0_u32.to_le_bytes(), SuperError::Field("format version"));
     check_forged_super(36, &0_u64.to_le_bytes(), SuperError::Field("segment bytes"));
-    check_forged_super(
-        36,
-        &4097_u64.to_le_bytes(),
-        SuperError::Field("segment bytes"),
-    );
-    check_forged_super(
-        48,
-        &(1_u64 << 24).to_le_bytes(),
-        SuperError::Field("open count"),
-    );
+    check_forged_super(36, &4097_u64.to_le_bytes(), SuperError::Field("segment bytes"));
+    check_forged_super(48, &(1_u64 << 24).to_le_bytes(), SuperError::Field("open count"));
     check_forged_super(80, &[2], SuperError::Field("clean"));
     check_forged_super(81, &[1], SuperError::Field("reserved"));
     check_forged_super(4091, &[1], SuperError::Field("reserved"));
@@ -292,10 +241,7 @@ fn a_later_format_is_told_from_damage() {
 
 #[test]
 fn aligning_stops_at_the_largest_offset() {
-    assert_eq!(
-        [0, 1, 8, 9].map(|offset| align_up(offset, 8)),
-        [0, 8, 8, 16]
-    );
+    assert_eq!([0, 1, 8, 9].map(|offset| align_up(offset, 8)), [0, 8, 8, 16]);
     assert_eq!(align_up(u64::MAX, 4096), !4095);
 }
 

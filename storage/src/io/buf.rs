@@ -13,10 +13,7 @@
 //! - Memory use is bounded by the arena; nothing here allocates more when it runs short.
 //!
 //! Bytes and order of use: docs/ARCHITECTURE.md, "I/O".
-#![expect(
-    unsafe_code,
-    reason = "an mmap arena lends disjoint ranges of itself as slices"
-)]
+#![expect(unsafe_code, reason = "an mmap arena lends disjoint ranges of itself as slices")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -48,10 +45,7 @@ pub const POOL_BYTES_MAX: usize = 16 << 30;
 
 /// Pieces per slab; the free ones are the set bits of one byte.
 const PIECES: usize = SLAB_BYTES / PIECE_BYTES;
-const _: () = assert!(
-    PIECES == 8,
-    "the free pieces of a slab are the bits of a u8"
-);
+const _: () = assert!(PIECES == 8, "the free pieces of a slab are the bits of a u8");
 
 /// All pieces of a slab are free.
 const ALL_FREE: u8 = u8::MAX;
@@ -162,11 +156,7 @@ impl BufPool {
             waits: 0,
         };
         let arena = Arena::map(slabs * SLAB_BYTES)?;
-        Ok(Self(Arc::new(Pool {
-            arena,
-            registered,
-            state: Mutex::new(state),
-        })))
+        Ok(Self(Arc::new(Pool { arena, registered, state: Mutex::new(state) })))
     }
 
     /// A buffer of `class` with a length of zero, as soon as there is one.
@@ -184,9 +174,7 @@ impl BufPool {
             state.enqueue(Waiter { class, reply })
         };
         let _place = Place { pool: self, ticket };
-        answer
-            .await
-            .expect("the pool keeps a waiter until it has a buffer for it")
+        answer.await.expect("the pool keeps a waiter until it has a buffer for it")
     }
 
     /// A buffer of `class`, unless somebody would have to wait for it.
@@ -209,10 +197,7 @@ impl BufPool {
     /// A buffer that holds nothing and takes no room: what an operation returns whose own buffer
     /// is lost with the disk.
     pub(super) fn lend_nothing(&self) -> Buf {
-        self.lend(Span {
-            offset: 0,
-            capacity: 0,
-        })
+        self.lend(Span { offset: 0, capacity: 0 })
     }
 
     /// Whether the arena should be registered with a ring.
@@ -231,13 +216,7 @@ impl BufPool {
     }
 
     fn lend(&self, span: Span) -> Buf {
-        Buf {
-            pool: self.clone(),
-            span,
-            len: 0,
-            high_water: 0,
-            secret: false,
-        }
+        Buf { pool: self.clone(), span, len: 0, high_water: 0, secret: false }
     }
 
     /// Hands free ranges to whoever waits first, until the first one asks for more than is free.
@@ -283,11 +262,7 @@ impl State {
     }
 
     fn take_if_first(&mut self, class: BufClass) -> Option<Span> {
-        if self.waiting.is_empty() {
-            self.take(class)
-        } else {
-            None
-        }
+        if self.waiting.is_empty() { self.take(class) } else { None }
     }
 
     fn take(&mut self, class: BufClass) -> Option<Span> {
@@ -295,10 +270,7 @@ impl State {
             BufClass::Large => {
                 let slab = self.whole.pop()?;
                 *self.free_mut(slab) = 0;
-                Span {
-                    offset: slab * SLAB_BYTES,
-                    capacity: SLAB_BYTES,
-                }
+                Span { offset: slab * SLAB_BYTES, capacity: SLAB_BYTES }
             }
             BufClass::Small => self.take_piece()?,
         };
@@ -320,10 +292,7 @@ impl State {
             self.partial.insert(slab);
         }
         let offset = slab * SLAB_BYTES + piece as usize * PIECE_BYTES;
-        Some(Span {
-            offset,
-            capacity: PIECE_BYTES,
-        })
+        Some(Span { offset, capacity: PIECE_BYTES })
     }
 
     fn give(&mut self, span: Span) {
@@ -346,9 +315,7 @@ impl State {
     }
 
     fn free_mut(&mut self, slab: usize) -> &mut u8 {
-        self.free
-            .get_mut(slab)
-            .expect("a slab number comes from the free list")
+        self.free.get_mut(slab).expect("a slab number comes from the free list")
     }
 }
 
@@ -392,11 +359,7 @@ impl Buf {
     /// # Panics
     /// If `len` exceeds the capacity.
     pub fn set_len(&mut self, len: usize) {
-        assert!(
-            len <= self.span.capacity,
-            "length {len} of {}",
-            self.span.capacity
-        );
+        assert!(len <= self.span.capacity, "length {len} of {}", self.span.capacity);
         self.len = len;
         self.high_water = self.high_water.max(len);
     }
@@ -513,11 +476,7 @@ impl Arena {
     }
 
     fn at(&self, offset: usize) -> NonNull<u8> {
-        assert!(
-            offset < self.len,
-            "offset {offset} of an arena of {}",
-            self.len
-        );
+        assert!(offset < self.len, "offset {offset} of an arena of {}", self.len);
         // SAFETY: the offset lies within the mapping, as just checked.
         unsafe { self.start.add(offset) }
     }

@@ -49,27 +49,14 @@ pub(super) fn temp_dir() -> TempDir {
 fn real(backend: Backend, direct: bool, pool: BufPool) -> Bench {
     let dir = temp_dir();
     let disk = open_at(dir.path(), backend, direct, &pool);
-    Bench {
-        disk,
-        pool,
-        _dir: Some(dir),
-    }
+    Bench { disk, pool, _dir: Some(dir) }
 }
 
 fn open_at(root: &Path, backend: Backend, direct: bool, pool: &BufPool) -> Arc<dyn Disk> {
-    let config = IoConfig {
-        backend,
-        direct,
-        require_direct: direct,
-        ..IoConfig::default()
-    };
+    let config = IoConfig { backend, direct, require_direct: direct, ..IoConfig::default() };
     let (disk, report) = open_disk(root, &config, pool).unwrap();
     assert_eq!(report.direct, direct, "{report:?}");
-    let expected = if backend == Backend::Ring {
-        DiskKind::Ring
-    } else {
-        DiskKind::Threads
-    };
+    let expected = if backend == Backend::Ring { DiskKind::Ring } else { DiskKind::Threads };
     assert_eq!(report.kind, expected);
     disk
 }
@@ -79,44 +66,24 @@ fn ring_direct(pool_bytes: usize) -> Bench {
 }
 
 fn ring_buffered(pool_bytes: usize) -> Bench {
-    real(
-        Backend::Ring,
-        false,
-        BufPool::new(pool_bytes, true).unwrap(),
-    )
+    real(Backend::Ring, false, BufPool::new(pool_bytes, true).unwrap())
 }
 
 fn ring_unregistered(pool_bytes: usize) -> Bench {
-    real(
-        Backend::Ring,
-        true,
-        BufPool::new(pool_bytes, false).unwrap(),
-    )
+    real(Backend::Ring, true, BufPool::new(pool_bytes, false).unwrap())
 }
 
 fn threads_direct(pool_bytes: usize) -> Bench {
-    real(
-        Backend::Threads,
-        true,
-        BufPool::new(pool_bytes, true).unwrap(),
-    )
+    real(Backend::Threads, true, BufPool::new(pool_bytes, true).unwrap())
 }
 
 fn threads_buffered(pool_bytes: usize) -> Bench {
-    real(
-        Backend::Threads,
-        false,
-        BufPool::new(pool_bytes, true).unwrap(),
-    )
+    real(Backend::Threads, false, BufPool::new(pool_bytes, true).unwrap())
 }
 
 fn sim(pool_bytes: usize) -> Bench {
     let pool = BufPool::new(pool_bytes, false).unwrap();
-    Bench {
-        disk: Arc::new(SimDisk::new(1)),
-        pool,
-        _dir: None,
-    }
+    Bench { disk: Arc::new(SimDisk::new(1)), pool, _dir: None }
 }
 
 /// Runs one check in a runtime of its own.
@@ -164,10 +131,7 @@ suites! {
 
 impl Bench {
     async fn create(&self, name: &str, len: u64) -> FileId {
-        self.disk
-            .open(name, OpenMode::Create { len })
-            .await
-            .unwrap()
+        self.disk.open(name, OpenMode::Create { len }).await.unwrap()
     }
 
     /// A buffer of `len` bytes that look random and depend on `seed`.
@@ -202,10 +166,7 @@ impl Bench {
             read.unwrap();
             let mut expected = vec![0; len];
             fill(&mut expected, seed);
-            assert!(
-                *buf == *expected,
-                "{len} bytes at {offset} differ from what was written"
-            );
+            assert!(*buf == *expected, "{len} bytes at {offset} differ from what was written");
         }
     }
 }
@@ -221,10 +182,7 @@ fn fill(bytes: &mut [u8], seed: u64) {
 }
 
 fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
-    result
-        .map(|_| ())
-        .expect_err("an error was expected")
-        .kind()
+    result.map(|_| ()).expect_err("an error was expected").kind()
 }
 
 /// Polls the future once, so that the operation starts, and drops it.
@@ -236,12 +194,7 @@ async fn every_size_round_trips(make: Make) {
     let bench = make(POOL_BYTES);
     let file = bench.create("f", 4 << 20).await;
     for (seed, blocks) in (1..).zip([0, 1, 2, 3, 5, 16, 18, 31, 32, 33, 100, 255, 256]) {
-        for offset in [
-            0,
-            BLOCK_BYTES,
-            3 * BLOCK_BYTES,
-            (4 << 20) - blocks * BLOCK_BYTES,
-        ] {
+        for offset in [0, BLOCK_BYTES, 3 * BLOCK_BYTES, (4 << 20) - blocks * BLOCK_BYTES] {
             let len = usize::try_from(blocks).unwrap() * BLOCK_LEN;
             bench.write(file, len, offset, seed).await;
             bench.expect(file, len, offset, seed).await;
@@ -280,23 +233,13 @@ async fn a_write_past_the_end_is_refused(make: Make) {
         assert_eq!(kind(written), io::ErrorKind::InvalidInput);
     }
     let listed = bench.disk.list("").await.unwrap();
-    assert_eq!(
-        listed,
-        [("f".to_owned(), 2 * BLOCK_BYTES)],
-        "the file kept its length"
-    );
+    assert_eq!(listed, [("f".to_owned(), 2 * BLOCK_BYTES)], "the file kept its length");
 }
 
 async fn misaligned_requests_are_refused(make: Make) {
     let bench = make(POOL_BYTES);
     let file = bench.create("f", 8 * BLOCK_BYTES).await;
-    for (offset, len) in [
-        (1, BLOCK_LEN),
-        (512, BLOCK_LEN),
-        (0, 1),
-        (0, 512),
-        (0, BLOCK_LEN + 8),
-    ] {
+    for (offset, len) in [(1, BLOCK_LEN), (512, BLOCK_LEN), (0, 1), (0, 512), (0, BLOCK_LEN + 8)] {
         let buf = bench.filled(len, 1).await;
         let (buf, written) = bench.disk.write_at(file, buf, offset).await;
         assert_eq!(kind(written), io::ErrorKind::InvalidInput);
@@ -311,10 +254,7 @@ async fn misaligned_requests_are_refused(make: Make) {
 
 async fn concurrent_operations_do_not_mix(make: Make) {
     let bench = make(64 * SLAB_BYTES);
-    let files = [
-        bench.create("a", 64 << 20).await,
-        bench.create("b", 64 << 20).await,
-    ];
+    let files = [bench.create("a", 64 << 20).await, bench.create("b", 64 << 20).await];
     let size = |i: u64| usize::try_from(1 + i * 7 % 32).unwrap() * BLOCK_LEN;
     for round in 0..4 {
         let file = |i: u64| files[usize::try_from(i % 2).unwrap()];
@@ -361,10 +301,7 @@ async fn a_pool_that_runs_dry_delays_and_resumes(make: Make) {
         }
     };
     join_all((0..32).map(write_and_read)).await;
-    assert!(
-        bench.pool.stats().waits > 0,
-        "the pool was meant to run dry"
-    );
+    assert!(bench.pool.stats().waits > 0, "the pool was meant to run dry");
     assert_eq!(bench.pool.stats().bytes_used, 0);
 }
 
@@ -388,29 +325,17 @@ async fn syncs_run_beside_writes(make: Make) {
 async fn names_come_and_go(make: Make) {
     let bench = make(POOL_BYTES);
     let disk = &bench.disk;
-    assert_eq!(
-        disk.list("seg").await.unwrap(),
-        [],
-        "no directory, no files"
-    );
-    assert_eq!(
-        kind(disk.open("seg/b", OpenMode::Existing).await),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(disk.list("seg").await.unwrap(), [], "no directory, no files");
+    assert_eq!(kind(disk.open("seg/b", OpenMode::Existing).await), io::ErrorKind::NotFound);
     let b = bench.create("seg/b", 2 * BLOCK_BYTES).await;
     bench.write(b, 2 * BLOCK_LEN, 0, 1).await;
     bench.create("seg/a", BLOCK_BYTES).await;
     bench.create("top", 3 * BLOCK_BYTES).await;
     let entry = |name: &str, blocks| (name.to_owned(), blocks * BLOCK_BYTES);
-    assert_eq!(
-        disk.list("seg").await.unwrap(),
-        [entry("a", 1), entry("b", 2)]
-    );
+    assert_eq!(disk.list("seg").await.unwrap(), [entry("a", 1), entry("b", 2)]);
     assert_eq!(disk.list("").await.unwrap(), [entry("top", 3)]);
 
-    let again = disk
-        .open("seg/b", OpenMode::Create { len: BLOCK_BYTES })
-        .await;
+    let again = disk.open("seg/b", OpenMode::Create { len: BLOCK_BYTES }).await;
     assert_eq!(kind(again), io::ErrorKind::AlreadyExists);
     disk.rename("seg/b", "seg/a").await.unwrap();
     assert_eq!(disk.list("seg").await.unwrap(), [entry("a", 2)]);
@@ -418,10 +343,7 @@ async fn names_come_and_go(make: Make) {
     bench.expect(renamed, 2 * BLOCK_LEN, 0, 1).await;
     bench.expect(b, 2 * BLOCK_LEN, 0, 1).await;
 
-    assert_eq!(
-        kind(disk.rename("seg/b", "seg/c").await),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(kind(disk.rename("seg/b", "seg/c").await), io::ErrorKind::NotFound);
     disk.rename("seg/a", "seg/c").await.unwrap();
     disk.remove("seg/c").await.unwrap();
     assert_eq!(kind(disk.remove("seg/c").await), io::ErrorKind::NotFound);
@@ -431,58 +353,25 @@ async fn names_come_and_go(make: Make) {
 async fn names_are_checked(make: Make) {
     let bench = make(POOL_BYTES);
     let long = "x".repeat(300);
-    for name in [
-        "",
-        "/etc/passwd",
-        "a/../../b",
-        "..",
-        ".hidden",
-        "a//b",
-        "a/",
-        "a b",
-        "ü",
-        &long,
-    ] {
-        let opened = bench
-            .disk
-            .open(name, OpenMode::Create { len: BLOCK_BYTES })
-            .await;
+    for name in ["", "/etc/passwd", "a/../../b", "..", ".hidden", "a//b", "a/", "a b", "ü", &long]
+    {
+        let opened = bench.disk.open(name, OpenMode::Create { len: BLOCK_BYTES }).await;
         assert_eq!(kind(opened), io::ErrorKind::InvalidInput, "{name:?}");
-        assert_eq!(
-            kind(bench.disk.remove(name).await),
-            io::ErrorKind::InvalidInput
-        );
-        assert_eq!(
-            kind(bench.disk.rename(name, "x").await),
-            io::ErrorKind::InvalidInput
-        );
-        assert_eq!(
-            kind(bench.disk.rename("x", name).await),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(kind(bench.disk.remove(name).await), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(bench.disk.rename(name, "x").await), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(bench.disk.rename("x", name).await), io::ErrorKind::InvalidInput);
     }
-    assert_eq!(
-        kind(bench.disk.list("..").await),
-        io::ErrorKind::InvalidInput
-    );
+    assert_eq!(kind(bench.disk.list("..").await), io::ErrorKind::InvalidInput);
 }
 
 async fn offsets_beyond_32_bits_work(make: Make) {
     let bench = make(POOL_BYTES);
     let len = (4 << 30) + (1 << 20);
     let file = bench.create("big", len).await;
-    for (seed, offset) in [
-        (1, 0),
-        (2, (1 << 32) - BLOCK_BYTES),
-        (3, len - 2 * BLOCK_BYTES),
-    ] {
+    for (seed, offset) in [(1, 0), (2, (1 << 32) - BLOCK_BYTES), (3, len - 2 * BLOCK_BYTES)] {
         bench.write(file, 2 * BLOCK_LEN, offset, seed).await;
     }
-    for (seed, offset) in [
-        (1, 0),
-        (2, (1 << 32) - BLOCK_BYTES),
-        (3, len - 2 * BLOCK_BYTES),
-    ] {
+    for (seed, offset) in [(1, 0), (2, (1 << 32) - BLOCK_BYTES), (3, len - 2 * BLOCK_BYTES)] {
         bench.expect(file, 2 * BLOCK_LEN, offset, seed).await;
     }
 }

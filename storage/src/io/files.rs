@@ -85,9 +85,7 @@ struct Slots {
 
 impl Slots {
     fn new(count: u32) -> Arc<Self> {
-        Arc::new(Self {
-            free: Mutex::new((0..count).rev().collect()),
-        })
+        Arc::new(Self { free: Mutex::new((0..count).rev().collect()) })
     }
 
     fn take(&self) -> io::Result<u32> {
@@ -135,11 +133,7 @@ impl Files {
         fs::create_dir_all(root)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())?;
-        let refusal = if direct {
-            direct_refusal(&root, pool)?
-        } else {
-            None
-        };
+        let refusal = if direct { direct_refusal(&root, pool)? } else { None };
         let slot_count = slot_count();
         let files = Self {
             root,
@@ -191,14 +185,7 @@ impl Files {
         let mut table = lock(&self.table);
         let id = FileId(table.next);
         let closed = AtomicBool::new(false);
-        let file = OpenFile {
-            file,
-            id,
-            len,
-            slot,
-            closed,
-            slots: Arc::clone(&self.slots),
-        };
+        let file = OpenFile { file, id, len, slot, closed, slots: Arc::clone(&self.slots) };
         table.next = table.next.checked_add(1).ok_or_else(|| {
             io::Error::other("four billion files were opened since the start; restart the node")
         })?;
@@ -225,11 +212,7 @@ impl Files {
     }
 
     pub(super) fn list(&self, dir: &str) -> io::Result<Vec<(String, u64)>> {
-        let path = if dir.is_empty() {
-            Path::new(".")
-        } else {
-            check_name(dir)?
-        };
+        let path = if dir.is_empty() { Path::new(".") } else { check_name(dir)? };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let dir = match openat(&self.root, path, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
@@ -268,11 +251,7 @@ impl Files {
         let (from, to) = (check_name(from)?, check_name(to)?);
         renameat(&self.root, from, &self.root, to)?;
         self.sync_parent(to)?;
-        if from.parent() == to.parent() {
-            Ok(())
-        } else {
-            self.sync_parent(from)
-        }
+        if from.parent() == to.parent() { Ok(()) } else { self.sync_parent(from) }
     }
 
     /// Makes a complete file under a hidden name and gives it its own.
@@ -307,11 +286,7 @@ impl Files {
     }
 
     fn open_at(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let direct = if self.direct {
-            OFlags::DIRECT
-        } else {
-            OFlags::empty()
-        };
+        let direct = if self.direct { OFlags::DIRECT } else { OFlags::empty() };
         let flags = flags | direct | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         Ok(openat(&self.root, path, flags, Mode::RUSR | Mode::WUSR)?)
     }
@@ -341,10 +316,7 @@ impl Files {
 
 /// The error of an operation on a handle that is not, or no longer, open.
 pub(super) fn not_open(id: FileId) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("file {} is not open", id.0),
-    )
+    io::Error::new(io::ErrorKind::NotFound, format!("file {} is not open", id.0))
 }
 
 /// A name that may be used on a volume, as a path relative to it.
@@ -355,10 +327,7 @@ pub(super) fn check_name(name: &str) -> io::Result<&Path> {
     if name.len() <= NAME_BYTES_MAX - NEW_PREFIX.len() && name.split('/').all(good_part) {
         return Ok(Path::new(name));
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        format!("not a name for a file: {name:?}"),
-    ))
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("not a name for a file: {name:?}")))
 }
 
 /// A length that a file may be made with.
@@ -371,8 +340,7 @@ pub(super) fn check_len(len: u64) -> io::Result<()> {
 }
 
 fn parent_of(path: &Path) -> Option<&Path> {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
+    path.parent().filter(|parent| !parent.as_os_str().is_empty())
 }
 
 fn hidden_name(path: &Path) -> io::Result<PathBuf> {
@@ -384,10 +352,7 @@ fn hidden_name(path: &Path) -> io::Result<PathBuf> {
 /// How many files may be open at once: our own limit, or what the process's leaves.
 fn slot_count() -> u32 {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let left = limit
-        .saturating_sub(DESCRIPTORS_SPARED)
-        .max(limit / 2)
-        .max(1);
+    let left = limit.saturating_sub(DESCRIPTORS_SPARED).max(limit / 2).max(1);
     u32::try_from(left.min(FILES_MAX as u64)).expect("the lesser of two numbers, one of them small")
 }
 
@@ -434,10 +399,6 @@ fn trial_refusal(file: &File, pool: &BufPool) -> Option<String> {
         return Some("no buffer was free to try O_DIRECT with".to_owned());
     };
     buf.set_len(BLOCK_LEN);
-    let tried = file
-        .write_all_at(&buf, 0)
-        .and_then(|()| file.read_exact_at(&mut buf, 0));
-    tried
-        .err()
-        .map(|error| format!("a block written with O_DIRECT: {error}"))
+    let tried = file.write_all_at(&buf, 0).and_then(|()| file.read_exact_at(&mut buf, 0));
+    tried.err().map(|error| format!("a block written with O_DIRECT: {error}"))
 }

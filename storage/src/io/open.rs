@@ -44,11 +44,7 @@ pub fn open_disk(
     let (disk, ring, no_ring) = match config.backend {
         Backend::Auto => match start_ring(&files, config, pool) {
             Ok((disk, ring)) => (disk, Some(ring), None),
-            Err(error) => (
-                start_threads(&files, config, pool)?,
-                None,
-                Some(error.to_string()),
-            ),
+            Err(error) => (start_threads(&files, config, pool)?, None, Some(error.to_string())),
         },
         Backend::Ring => {
             let (disk, ring) = start_ring(&files, config, pool)?;
@@ -57,13 +53,7 @@ pub fn open_disk(
         Backend::Threads => (start_threads(&files, config, pool)?, None, None),
     };
     let direct = files.is_direct();
-    let report = DiskReport {
-        kind: disk.kind(),
-        no_ring,
-        direct,
-        no_direct,
-        ring,
-    };
+    let report = DiskReport { kind: disk.kind(), no_ring, direct, no_direct, ring };
     log(&report);
     Ok((disk, report))
 }
@@ -76,20 +66,10 @@ fn log(report: &DiskReport) {
         tracing::warn!(why, "no io_uring here; threads do the reads and writes");
     }
     if let Some(why) = &report.no_direct {
-        tracing::warn!(
-            why,
-            "no O_DIRECT here; reads and writes pass through the page cache"
-        );
+        tracing::warn!(why, "no O_DIRECT here; reads and writes pass through the page cache");
     }
-    if let Some(why) = report
-        .ring
-        .as_ref()
-        .and_then(|ring| ring.unregistered.as_ref())
-    {
-        tracing::warn!(
-            why,
-            "buffers not registered with the ring; raise the limit (ulimit -l)"
-        );
+    if let Some(why) = report.ring.as_ref().and_then(|ring| ring.unregistered.as_ref()) {
+        tracing::warn!(why, "buffers not registered with the ring; raise the limit (ulimit -l)");
     }
 }
 
@@ -126,9 +106,7 @@ fn prove(disk: &dyn Disk, files: &Files, pool: &BufPool) -> io::Result<()> {
         let (buf, read) = disk.read_at(file, buf, 0).await;
         read?;
         if buf.iter().any(|&byte| byte != PROBE_BYTE) {
-            return Err(io::Error::other(
-                "a block read back differs from what was written",
-            ));
+            return Err(io::Error::other("a block read back differs from what was written"));
         }
         Ok(())
     });

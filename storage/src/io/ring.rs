@@ -110,30 +110,19 @@ impl RingDisk {
         let slots = work.files.slot_count();
         let parts = (Arc::clone(&bell), Arc::clone(&work.counters), pool.clone());
         // The ring is made on its thread: SINGLE_ISSUER ties it to the one that enables it.
-        let thread = thread::Builder::new()
-            .name("kluis-ring".to_owned())
-            .spawn(move || {
-                let (bell, counters, pool) = parts;
-                match Driver::set_up(receiver, bell, counters, pool, slots) {
-                    Ok((driver, report)) => {
-                        let _ = tell.send(Ok(report));
-                        driver.run();
-                    }
-                    Err(error) => drop(tell.send(Err(error))),
+        let thread = thread::Builder::new().name("kluis-ring".to_owned()).spawn(move || {
+            let (bell, counters, pool) = parts;
+            match Driver::set_up(receiver, bell, counters, pool, slots) {
+                Ok((driver, report)) => {
+                    let _ = tell.send(Ok(report));
+                    driver.run();
                 }
-            })?;
+                Err(error) => drop(tell.send(Err(error))),
+            }
+        })?;
         let report = told.recv().map_err(io::Error::other)??;
         let pool = pool.clone();
-        Ok((
-            Self {
-                work,
-                sender,
-                bell,
-                pool,
-                thread: Some(thread),
-            },
-            report,
-        ))
+        Ok((Self { work, sender, bell, pool, thread: Some(thread) }, report))
     }
 
     fn transfer(
@@ -155,12 +144,7 @@ impl RingDisk {
                 Err(error) => return (buf, Err(error)),
             };
             let (reply, answer) = oneshot::channel();
-            let op = Op {
-                transfer,
-                file,
-                buf,
-                reply,
-            };
+            let op = Op { transfer, file, buf, reply };
             match sender.send(Message::Transfer(op)).await {
                 Err(mpsc::error::SendError(Message::Transfer(op))) => {
                     return (op.buf, Err(stopped()));
@@ -170,9 +154,7 @@ impl RingDisk {
             }
             // What is sent to a thread that has ended is dropped with the last sender.
             drop(sender);
-            answer
-                .await
-                .unwrap_or_else(|_| (pool.lend_nothing(), Err(stopped())))
+            answer.await.unwrap_or_else(|_| (pool.lend_nothing(), Err(stopped())))
         })
     }
 }
@@ -299,13 +281,9 @@ impl Driver {
     ) -> io::Result<(Self, RingReport)> {
         let (ring, setup) = setup::build()?;
         setup::check_opcodes(&ring)?;
-        let registration = pool
-            .wants_registration()
-            .then(|| register_arena(&ring, &pool));
+        let registration = pool.wants_registration().then(|| register_arena(&ring, &pool));
         let registered_buffers = matches!(registration, Some(Ok(())));
-        let unregistered = registration
-            .and_then(Result::err)
-            .map(|error| error.to_string());
+        let unregistered = registration.and_then(Result::err).map(|error| error.to_string());
         let event = bell.descriptor();
         // One more than there are files, for the eventfd.
         let registered_files = ring.submitter().register_files_sparse(slots + 1).is_ok();
@@ -317,13 +295,8 @@ impl Driver {
         };
         let restricted = setup::restrict(&ring, registered_files).is_ok();
         ring.submitter().register_enable_rings()?;
-        let report = RingReport {
-            setup,
-            registered_buffers,
-            unregistered,
-            registered_files,
-            restricted,
-        };
+        let report =
+            RingReport { setup, registered_buffers, unregistered, registered_files, restricted };
         let slots = if registered_files { slots as usize } else { 0 };
         let driver = Self {
             ring,
@@ -435,24 +408,17 @@ impl Driver {
         let start = op.buf.start().as_ptr().wrapping_add(position);
         let len = u32::try_from(op.transfer.remaining()).map_err(io::Error::other)?;
         let offset = op.transfer.file_offset();
-        let region = self
-            .registered
-            .as_ref()
-            .and_then(|pool| pool.offset_of(&op.buf));
+        let region = self.registered.as_ref().and_then(|pool| pool.offset_of(&op.buf));
         let region = region.and_then(|offset| u16::try_from(offset / REGION_BYTES).ok());
         let entry = match (op.transfer.direction, region) {
             (Direction::Read, Some(region)) => for_target!(target, |fd| {
-                opcode::ReadFixed::new(fd, start, len, region)
-                    .offset(offset)
-                    .build()
+                opcode::ReadFixed::new(fd, start, len, region).offset(offset).build()
             }),
             (Direction::Read, None) => for_target!(target, |fd| {
                 opcode::Read::new(fd, start, len).offset(offset).build()
             }),
             (Direction::Write, Some(region)) => for_target!(target, |fd| {
-                opcode::WriteFixed::new(fd, start, len, region)
-                    .offset(offset)
-                    .build()
+                opcode::WriteFixed::new(fd, start, len, region).offset(offset).build()
             }),
             (Direction::Write, None) => for_target!(target, |fd| {
                 opcode::Write::new(fd, start, len).offset(offset).build()
@@ -469,9 +435,7 @@ impl Driver {
             return Ok(Target::Raw(descriptor));
         };
         if slot.id != Some(file.id) {
-            self.ring
-                .submitter()
-                .register_files_update(file.slot, &[descriptor])?;
+            self.ring.submitter().register_files_update(file.slot, &[descriptor])?;
             slot.id = Some(file.id);
         }
         Ok(Target::Fixed(file.slot))
@@ -482,8 +446,7 @@ impl Driver {
             return Ok(());
         }
         let word = self.in_flight.doorbell.as_mut_ptr();
-        let read = for_target!(self.bell_target, |fd| opcode::Read::new(fd, word, 8)
-            .build());
+        let read = for_target!(self.bell_target, |fd| opcode::Read::new(fd, word, 8).build());
         self.push(&read.user_data(DOORBELL))?;
         self.in_flight.armed = true;
         Ok(())
@@ -520,10 +483,7 @@ impl Driver {
 
     fn reap(&mut self) -> io::Result<()> {
         let mut completed = mem::take(&mut self.completed);
-        let seen = self
-            .ring
-            .completion()
-            .map(|entry| (entry.user_data(), entry.result()));
+        let seen = self.ring.completion().map(|entry| (entry.user_data(), entry.result()));
         completed.extend(seen);
         for (user_data, result) in completed.drain(..) {
             let answer = to_answer(result);
@@ -543,12 +503,7 @@ impl Driver {
 
     /// Takes in an answer: the operation goes on, or its future gets the result.
     fn advance(&mut self, index: usize, answer: io::Result<usize>) {
-        match self
-            .in_flight
-            .op_mut(index)
-            .transfer
-            .step(answer, &self.counters)
-        {
+        match self.in_flight.op_mut(index).transfer.step(answer, &self.counters) {
             Step::Again => self.ready.push_back(index),
             Step::Done(result) => {
                 let op = self.in_flight.take(index);
@@ -571,11 +526,7 @@ impl Driver {
         };
         if slot.users == 0 && slot.id == Some(file.id) {
             slot.id = None;
-            if let Err(error) = self
-                .ring
-                .submitter()
-                .register_files_update(file.slot, &[-1])
-            {
+            if let Err(error) = self.ring.submitter().register_files_update(file.slot, &[-1]) {
                 // The entry is replaced when the slot is next used.
                 tracing::warn!(%error, slot = file.slot, "a closed file stays in the ring's table");
             }

@@ -112,10 +112,7 @@ pub struct SimDisk(Arc<Mutex<World>>);
 impl SimDisk {
     /// An empty disk without a limit.
     pub fn new(seed: u64) -> Self {
-        Self::with(SimConfig {
-            seed,
-            capacity_bytes: u64::MAX,
-        })
+        Self::with(SimConfig { seed, capacity_bytes: u64::MAX })
     }
 
     /// An empty disk.
@@ -184,11 +181,7 @@ impl SimDisk {
 
     /// Answers with `result`, unless the power went in the meantime.
     fn answer<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        if self.world().is_stopped() {
-            Err(stopped())
-        } else {
-            result
-        }
+        if self.world().is_stopped() { Err(stopped()) } else { result }
     }
 
     /// Runs a change of names or a sync that takes effect before or after the wait: a crash in
@@ -289,8 +282,7 @@ impl Disk for SimDisk {
             let result = disk.world().read(file, &mut buf, offset);
             let (_, pauses) = disk.world().schedule(PAUSES_MAX);
             pause(pauses).await;
-            disk.world()
-                .finished(Direction::Read, buf.len() as u64, &result);
+            disk.world().finished(Direction::Read, buf.len() as u64, &result);
             (buf, disk.answer(result))
         })
     }
@@ -307,17 +299,13 @@ impl Disk for SimDisk {
             pause(pauses).await;
             drop(answered);
             let result = result.map(|_| ());
-            disk.world()
-                .finished(Direction::Write, buf.len() as u64, &result);
+            disk.world().finished(Direction::Write, buf.len() as u64, &result);
             (buf, disk.answer(result))
         })
     }
 
     fn sync(&self, file: FileId) -> DiskFuture<io::Result<()>> {
-        self.slowly(
-            move |world| world.start_sync(file),
-            |world, sync| world.sync(&sync),
-        )
+        self.slowly(move |world| world.start_sync(file), |world, sync| world.sync(&sync))
     }
 
     fn close(&self, file: FileId) -> DiskFuture<()> {

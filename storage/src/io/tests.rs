@@ -6,10 +6,7 @@ use super::contract::{run, temp_dir};
 use super::*;
 
 fn config(backend: Backend) -> IoConfig {
-    IoConfig {
-        backend,
-        ..IoConfig::default()
-    }
+    IoConfig { backend, ..IoConfig::default() }
 }
 
 #[test]
@@ -35,11 +32,7 @@ fn threads_are_threads() {
 fn required_direct_io_is_not_given_up() {
     let dir = temp_dir();
     let pool = BufPool::new(1 << 20, true).unwrap();
-    let config = IoConfig {
-        direct: false,
-        require_direct: true,
-        ..IoConfig::default()
-    };
+    let config = IoConfig { direct: false, require_direct: true, ..IoConfig::default() };
     let error = open_disk(dir.path(), &config, &pool).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
 }
@@ -48,16 +41,10 @@ fn required_direct_io_is_not_given_up() {
 fn a_volume_keeps_its_files() {
     let dir = temp_dir();
     let pool = BufPool::new(1 << 20, true).unwrap();
-    for (backend, other) in [
-        (Backend::Ring, Backend::Threads),
-        (Backend::Threads, Backend::Ring),
-    ] {
+    for (backend, other) in [(Backend::Ring, Backend::Threads), (Backend::Threads, Backend::Ring)] {
         run(async {
             let (disk, _) = open_disk(dir.path(), &config(backend), &pool).unwrap();
-            let file = disk
-                .open("f", OpenMode::Create { len: BLOCK_BYTES })
-                .await
-                .unwrap();
+            let file = disk.open("f", OpenMode::Create { len: BLOCK_BYTES }).await.unwrap();
             let mut buf = pool.acquire(BufClass::Small).await;
             buf.extend_from_slice(&[0x42; BLOCK_LEN]);
             let (buf, written) = disk.write_at(file, buf, 0).await;
@@ -78,12 +65,8 @@ fn opening_works_inside_a_runtime_and_leaves_no_trace() {
     let dir = temp_dir();
     let pool = BufPool::new(1 << 20, true).unwrap();
     run(async {
-        let (disk, _) = open_disk(
-            &dir.path().join("new/volume"),
-            &config(Backend::Auto),
-            &pool,
-        )
-        .unwrap();
+        let (disk, _) =
+            open_disk(&dir.path().join("new/volume"), &config(Backend::Auto), &pool).unwrap();
         assert_eq!(disk.list("").await.unwrap(), []);
     });
     assert_eq!(pool.stats().bytes_used, 0);

@@ -75,10 +75,7 @@ impl Workers {
             filled: Condvar::new(),
             room: Arc::new(Semaphore::new(QUEUE_MAX)),
         }));
-        let mut workers = Self {
-            queue,
-            threads: Vec::new(),
-        };
+        let mut workers = Self { queue, threads: Vec::new() };
         for number in 0..threads.clamp(1, THREADS_MAX) {
             let queue = workers.queue.clone();
             let builder = thread::Builder::new().name(format!("{name}-{number}"));
@@ -147,11 +144,7 @@ impl Queue {
             if let Some(job) = waiting.jobs.pop_front() {
                 return Some(job);
             }
-            waiting = self
-                .0
-                .filled
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
+            waiting = self.0.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -167,10 +160,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -206,10 +196,7 @@ impl FileWork {
         let name = name.to_owned();
         let opening = self.on_names(move |files| {
             let id = files.open(&name, mode)?;
-            Ok(Opened {
-                files: Arc::clone(files),
-                id: Some(id),
-            })
+            Ok(Opened { files: Arc::clone(files), id: Some(id) })
         });
         Box::pin(async move { opening.await.map(Opened::keep) })
     }
@@ -248,12 +235,9 @@ impl FileWork {
         job: impl FnOnce(&Arc<Files>) -> io::Result<T> + Send + 'static,
     ) -> DiskFuture<io::Result<T>> {
         let (queue, files) = (self.names.queue(), Arc::clone(&self.files));
-        Box::pin(async move {
-            queue
-                .run(move || job(&files))
-                .await
-                .unwrap_or_else(|| Err(stopped()))
-        })
+        Box::pin(
+            async move { queue.run(move || job(&files)).await.unwrap_or_else(|| Err(stopped())) },
+        )
     }
 }
 
@@ -265,9 +249,7 @@ struct Opened {
 
 impl Opened {
     fn keep(mut self) -> FileId {
-        self.id
-            .take()
-            .expect("the id is taken only here, and `self` with it")
+        self.id.take().expect("the id is taken only here, and `self` with it")
     }
 }
 
@@ -303,10 +285,7 @@ impl ThreadsDisk {
         offset: u64,
     ) -> DiskFuture<(Buf, io::Result<()>)> {
         let (queue, pool) = (self.movers.queue(), self.pool.clone());
-        let (files, counters) = (
-            Arc::clone(&self.work.files),
-            Arc::clone(&self.work.counters),
-        );
+        let (files, counters) = (Arc::clone(&self.work.files), Arc::clone(&self.work.counters));
         Box::pin(async move {
             let admitted = files.file(id).and_then(|file| {
                 let transfer = Transfer::admit(direction, offset, buf.len(), file.len)?;

@@ -68,13 +68,7 @@ impl Transfer {
             let text = format!("{bytes} bytes at {offset} of a file of {file_len}");
             return Err(io::Error::new(kind, text));
         }
-        Ok(Self {
-            direction,
-            offset,
-            len,
-            moved: 0,
-            reissues: 0,
-        })
+        Ok(Self { direction, offset, len, moved: 0, reissues: 0 })
     }
 
     /// How far into the buffer the next step starts: the last block boundary reached.
@@ -125,10 +119,7 @@ impl Transfer {
     }
 
     fn may_reissue(&self, error: &io::Error) -> bool {
-        let asked = matches!(
-            error.kind(),
-            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-        );
+        let asked = matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock);
         asked && self.reissues < REISSUES_MAX
     }
 
@@ -137,10 +128,7 @@ impl Transfer {
             Direction::Read => io::ErrorKind::UnexpectedEof,
             Direction::Write => io::ErrorKind::WriteZero,
         };
-        io::Error::new(
-            kind,
-            format!("stopped after {} of {} bytes", self.moved, self.len),
-        )
+        io::Error::new(kind, format!("stopped after {} of {} bytes", self.moved, self.len))
     }
 }
 
@@ -176,14 +164,7 @@ impl Counters {
 
     /// Counts a sync.
     pub(super) fn synced(&self, result: &io::Result<()>) {
-        Self::add(
-            if result.is_ok() {
-                &self.syncs
-            } else {
-                &self.errors
-            },
-            1,
-        );
+        Self::add(if result.is_ok() { &self.syncs } else { &self.errors }, 1);
     }
 
     pub(super) fn snapshot(&self) -> DiskStats {

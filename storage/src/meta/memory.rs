@@ -46,7 +46,9 @@ impl MetaStore for MemoryMeta {
                 .next()
                 .filter(|((of, row_key), _)| *of == family && row_key.as_slice() < upper)
                 .map(|((_, row_key), value)| (row_key.clone(), value.clone()));
-            let Some((row_key, value)) = next else { return Ok(()) };
+            let Some((row_key, value)) = next else {
+                return Ok(());
+            };
             match visit(&row_key, &value)? {
                 ScanStep::Next => {
                     from = row_key;

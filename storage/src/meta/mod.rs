@@ -61,10 +61,18 @@ pub(crate) enum Condition {
 /// One change of a commit.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Put { row: RowKey, value: Bytes },
-    Delete { row: RowKey },
+    Put {
+        row: RowKey,
+        value: Bytes,
+    },
+    Delete {
+        row: RowKey,
+    },
     /// Adds to a counter row; only ever in [`Family::Gc`].
-    Add { row: RowKey, delta: i64 },
+    Add {
+        row: RowKey,
+        delta: i64,
+    },
 }
 
 /// What a scan does after a row.

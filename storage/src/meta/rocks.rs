@@ -27,10 +27,11 @@ type Db = DBWithThreadMode<MultiThreaded>;
 
 /// Bytes of a namespace id, the prefix of every row of a namespace family.
 const NS_BYTES: usize = 16;
-/// Memtables of all families together; charged to the block cache.
-const MEMTABLE_BYTES_MAX: usize = 256 << 20;
-/// Block cache, memtables included.
-const CACHE_BYTES: usize = 512 << 20;
+/// The share of the cache that memtables may take: half, so that reads keep the other half.
+const MEMTABLE_DIVISOR: usize = 2;
+/// What a memtable takes from memory at a time. RocksDB's own choice, an eighth of a memtable, would
+/// cost 147 MiB when each of 275 families holds one row.
+const ARENA_BLOCK_BYTES: usize = 64 << 10;
 /// One memtable of a shared family.
 const POOLED_MEMTABLE_BYTES: usize = 16 << 20;
 /// One memtable of a dedicated family: there may be 256 of them.
@@ -56,24 +57,23 @@ struct Settings {
 }
 
 impl RocksMeta {
-    /// Opens the store in `dir`, making it with `pooled` shared families if it is new.
+    /// Opens the store in `dir`, making it with `pooled` shared families if it is new. `cache_bytes`
+    /// bounds blocks and memtables together.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`]: RocksDB refuses the files. [`ErrorKind::Unavailable`]: another
     /// process holds its lock.
-    pub(crate) fn open(dir: &Path, pooled: u8) -> Result<Self> {
-        let cache = Cache::new_lru_cache(CACHE_BYTES);
+    pub(crate) fn open(dir: &Path, pooled: u8, cache_bytes: usize) -> Result<Self> {
+        let cache = Cache::new_lru_cache(cache_bytes);
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
-            MEMTABLE_BYTES_MAX,
+            cache_bytes / MEMTABLE_DIVISOR,
             false,
             cache.clone(),
         );
         let settings = Settings { cache, memtables };
         let options = settings.database();
         let mut names = Db::list_cf(&options, dir).unwrap_or_default();
-        for family in
-            [Family::Sys, Family::Gc].into_iter().chain((0..pooled).map(Family::Pooled))
-        {
+        for family in [Family::Sys, Family::Gc].into_iter().chain((0..pooled).map(Family::Pooled)) {
             let name = family.name();
             if !names.contains(&name) {
                 names.push(name);
@@ -243,6 +243,7 @@ impl Settings {
         options.set_compression_type(DBCompressionType::None); // sealed values do not compress
         options.set_write_buffer_size(POOLED_MEMTABLE_BYTES);
         options.set_max_write_buffer_number(2);
+        options.set_arena_block_size(ARENA_BLOCK_BYTES);
         if name.starts_with("ns") {
             options.set_prefix_extractor(SliceTransform::create_fixed_prefix(NS_BYTES));
             options.set_enable_blob_files(true);

@@ -12,12 +12,13 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::part::part_field;
-use super::{OpenUpload, StoredPart, delete, parts_of, part_row_key, upload_row_key};
+use super::{OpenUpload, StoredPart, delete, part_row_key, parts_of, upload_row_key};
 use crate::bucket_keys::BucketAccess;
 use crate::crypt::first_half;
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType, join};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
+use crate::get::open_content;
 use crate::index::{Binding, COMMIT_TRIES_MAX, object_row_key};
 use crate::namespace::{Table, TenantNs};
 use crate::put::{VersionParts, seal_manifest};
@@ -65,8 +66,7 @@ impl Engine {
         inner.admit(0)?;
         let (bucket, object_key) = (request.bucket, request.object_key);
         for _ in 0..COMMIT_TRIES_MAX {
-            let opened =
-                inner.open_upload(&ns, purpose, bucket, object_key, request.upload).await;
+            let opened = inner.open_upload(&ns, purpose, bucket, object_key, request.upload).await;
             let upload = match opened {
                 Ok(upload) => upload,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -182,13 +182,14 @@ fn multipart_etag(chosen: &[ChosenPart]) -> ETag {
             hex::decode(etag).ok().filter(|md5| md5.len() == 16)
         })
         .collect();
-    let digest: [u8; 16] = match md5s {
-        Some(md5s) => Md5::digest(md5s.concat()).into(),
-        None => {
-            let mut hash = Sha256::new();
-            chosen.iter().for_each(|part| hash.update(part.seal.etag.as_str()));
-            first_half(hash.finalize().into())
+    let digest: [u8; 16] = if let Some(md5s) = md5s {
+        Md5::digest(md5s.concat()).into()
+    } else {
+        let mut hash = Sha256::new();
+        for part in chosen {
+            hash.update(part.seal.etag.as_str());
         }
+        first_half(hash.finalize().into())
     };
     ETag::new(format!("{}-{count}", hex::encode(digest)))
 }
@@ -204,9 +205,9 @@ impl Inner {
         chosen: &[ChosenPart],
     ) -> Result<Made> {
         let sum = chosen.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.size));
-        let size = sum.filter(|size| *size <= OBJECT_BYTES_MAX).ok_or_else(|| {
-            Error::new(ErrorKind::Misuse, "make an object of more than 5 TiB")
-        })?;
+        let size = sum
+            .filter(|size| *size <= OBJECT_BYTES_MAX)
+            .ok_or_else(|| Error::new(ErrorKind::Misuse, "make an object of more than 5 TiB"))?;
         let (checksums, checksum_type) = whole_checksum(upload, chosen)?;
         check_expected(request, size, &checksums)?;
         let manifest = Manifest {
@@ -292,7 +293,9 @@ impl Inner {
         absent: Error,
     ) -> Result<PutReceipt> {
         let (bucket, object_key) = (request.bucket, request.object_key);
-        let Some(held) = self.held(ns, bucket, object_key).await? else { return Err(absent) };
+        let Some(held) = self.held(ns, bucket, object_key).await? else {
+            return Err(absent);
+        };
         if held.row.upload != Some(request.upload) {
             return Err(absent);
         }
@@ -300,7 +303,7 @@ impl Inner {
         let row = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
         let Some(row) = row else { return Err(absent) };
         let record = ContentRow::decode(&row)?;
-        let (_, info, _) = self.open_content(ns, bucket, object_key, (&held, &opened), &record)?;
+        let (_, info, _) = open_content(ns, bucket, object_key, (&held, &opened), &record)?;
         Ok(PutReceipt {
             version: info.version,
             etag: info.etag,
@@ -314,18 +317,12 @@ impl Inner {
     }
 }
 
-fn check_expected(
-    request: &CompleteUpload<'_>,
-    size: u64,
-    checksums: &[Checksum],
-) -> Result<()> {
+fn check_expected(request: &CompleteUpload<'_>, size: u64, checksums: &[Checksum]) -> Result<()> {
     if request.size.is_some_and(|expected| expected != size) {
         return Err(Error::new(ErrorKind::Body, "compare the size of a completed upload"));
     }
     let differs = |expected: &Checksum| {
-        checksums
-            .iter()
-            .any(|held| held.algorithm == expected.algorithm && held != expected)
+        checksums.iter().any(|held| held.algorithm == expected.algorithm && held != expected)
     };
     if request.checksum.as_ref().is_some_and(differs) {
         return Err(Error::new(ErrorKind::Body, "compare the checksum of a completed upload"));

@@ -101,8 +101,7 @@ async fn scan(
     request: &ListUploads<'_>,
     limit: usize,
 ) -> Result<Vec<Found>> {
-    let folding =
-        Folding { prefix: request.prefix.clone(), delimiter: request.delimiter.clone() };
+    let folding = Folding { prefix: request.prefix.clone(), delimiter: request.delimiter.clone() };
     let head = [request.bucket.id.as_bytes().as_slice(), UPLOAD].concat();
     let from = [head.as_slice(), &start_of(&folding, request)].concat();
     let encoded = encode_object_key_prefix(request.prefix.as_bytes());
@@ -113,17 +112,14 @@ async fn scan(
         let id = id.first_chunk().ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "read the id of an upload in its row key")
         })?;
-        let step = match folding.common_prefix(&object_key) {
-            Some(common) => {
-                let past = prefix_end(&encode_object_key_prefix(common.as_bytes()));
-                found.push(Found::Prefix(common.to_owned()));
-                ScanStep::Seek([head.as_slice(), &past].concat())
-            }
-            None => {
-                let row = Box::new(UploadRow::decode(value)?);
-                found.push(Found::Upload(object_key, UploadId::from_bytes(*id), row));
-                ScanStep::Next
-            }
+        let step = if let Some(common) = folding.common_prefix(&object_key) {
+            let past = prefix_end(&encode_object_key_prefix(common.as_bytes()));
+            found.push(Found::Prefix(common.to_owned()));
+            ScanStep::Seek([head.as_slice(), &past].concat())
+        } else {
+            let row = Box::new(UploadRow::decode(value)?);
+            found.push(Found::Upload(object_key, UploadId::from_bytes(*id), row));
+            ScanStep::Next
         };
         Ok(if found.len() > limit { ScanStep::Stop } else { step })
     })
@@ -132,7 +128,9 @@ async fn scan(
 
 /// Where a scan of encoded names starts.
 fn start_of(folding: &Folding, request: &ListUploads<'_>) -> Vec<u8> {
-    let Some((object_key, upload)) = &request.after else { return Vec::new() };
+    let Some((object_key, upload)) = &request.after else {
+        return Vec::new();
+    };
     let encoded = encode_object_key(object_key.as_bytes());
     match (upload, folding.common_prefix(object_key)) {
         (Some(upload), _) => [encoded.as_slice(), upload.as_bytes(), &[0]].concat(),

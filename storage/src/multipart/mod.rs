@@ -105,7 +105,9 @@ impl Engine {
             let row_key = upload_row_key(&ns, bucket, object_key, upload);
             draft.delete_held(row_key, held.bytes);
             let parts = parts_of(&ns, bucket, upload, 0, usize::MAX).await?;
-            inner.give_up_parts(&ns, bucket, (upload, held.row.content), &parts, &mut draft).await?;
+            inner
+                .give_up_parts(&ns, bucket, (upload, held.row.content), &parts, &mut draft)
+                .await?;
             match inner.committer.commit(draft.conditions, draft.changes).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 outcome => return outcome,
@@ -126,7 +128,7 @@ impl Inner {
         let initiated_ms = self.env.clock.now_ms();
         let upload = self.upload_id(initiated_ms);
         let content = ContentId::random(rng);
-        let context = encode_context(&request.context);
+        let caller = encode_context(&request.context);
         let data_key = DataKey::generate(rng)?;
         let binding = Binding {
             tenant: ns.tenant(),
@@ -134,11 +136,11 @@ impl Inner {
             object_key: request.object_key,
             content,
             sse: request.sse,
-            context: &context,
+            context: &caller,
         };
         let bound = binding.of_upload(upload)?;
         let of = (request.object_key, upload.as_bytes());
-        let heading = Heading { context: context.clone(), headers: request.headers.clone() };
+        let heading = Heading { context: caller.clone(), headers: request.headers.clone() };
         let tags = seal_tags(access, of, &request.tags)?;
         let row = UploadRow {
             initiated_ms,
@@ -173,8 +175,7 @@ impl Inner {
         let epoch = held.row.wrapped.wrapping_version();
         let access = self.keys.for_epoch(ns, purpose, bucket.id, epoch).await?;
         let sealed = &held.row.heading;
-        let heading =
-            crate::index::open_heading(&access, object_key, upload.as_bytes(), sealed)?;
+        let heading = crate::index::open_heading(&access, object_key, upload.as_bytes(), sealed)?;
         let binding = Binding {
             tenant: ns.tenant(),
             bucket,
@@ -208,11 +209,7 @@ impl Inner {
 }
 
 /// Seals tags; none at all is an empty field.
-fn seal_tags(
-    access: &BucketAccess,
-    of: (&ObjectKey, &[u8; 16]),
-    tags: &Tags,
-) -> Result<Vec<u8>> {
+fn seal_tags(access: &BucketAccess, of: (&ObjectKey, &[u8; 16]), tags: &Tags) -> Result<Vec<u8>> {
     if tags.0.is_empty() {
         return Ok(Vec::new());
     }

@@ -15,7 +15,8 @@ use crate::requests::{GetReply, GetRequest, PartReceipt, UploadPart, UploadPartC
 use crate::rows::{PartRow, PartSeal, StreamRef};
 use crate::stream::{StreamPlan, WrittenStream};
 use crate::types::{
-    BucketInfo, ETag, ObjectKey, PART_NUMBER_MAX, PUT_BYTES_MAX, StreamId, UploadId,
+    BucketInfo, ETag, ETagRule, ObjectKey, PART_NUMBER_MAX, PUT_BYTES_MAX, SseMode, StreamId,
+    UploadId,
 };
 
 /// Which part of which upload.
@@ -63,9 +64,8 @@ impl Engine {
         purpose: &Purpose,
         request: UploadPartCopy<'_>,
     ) -> Result<PartReceipt> {
-        let info = self
-            .upload_info(purpose, request.bucket, request.object_key, request.upload)
-            .await?;
+        let info =
+            self.upload_info(purpose, request.bucket, request.object_key, request.upload).await?;
         let source = GetRequest {
             bucket: request.source.0,
             object_key: request.source.1,
@@ -82,7 +82,10 @@ impl Engine {
         let GetReply { range, body, .. } = reply;
         let algorithm = info.checksum.map_or(ChecksumAlgorithm::Crc64Nvme, |(kind, _)| kind);
         let size = range.end - range.start;
-        let mut body = CopyBody::new(body, size, &[algorithm]);
+        let md5 = info.sse == SseMode::S3 || request.bucket.etag_rule == ETagRule::Md5;
+        let md5 = md5.then_some(ChecksumAlgorithm::Md5);
+        let algorithms: Vec<_> = md5.into_iter().chain([algorithm]).collect();
+        let mut body = CopyBody::new(body, size, &algorithms);
         let place = PartPlace {
             bucket: request.bucket,
             object_key: request.object_key,

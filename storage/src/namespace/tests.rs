@@ -54,7 +54,7 @@ proptest! {
                     .await
                     .unwrap();
                 for (rest, value) in seen {
-                    prop_assert_eq!(value.to_vec(), tenant.ns().as_bytes().to_vec());
+                    prop_assert_eq!(value, tenant.ns().as_bytes().to_vec());
                     prop_assert!(rest >= from);
                 }
                 for (_, rest) in &rows {

@@ -7,6 +7,10 @@ use crate::digest::ChecksumType;
 use crate::meta::Family;
 use crate::types::*;
 
+fn low(number: u32) -> u8 {
+    u8::try_from(number % 256).unwrap()
+}
+
 fn manifest(parts: u32, composite: bool) -> Manifest {
     let checksum = |algorithm: ChecksumAlgorithm, byte| Checksum {
         algorithm,
@@ -14,10 +18,10 @@ fn manifest(parts: u32, composite: bool) -> Manifest {
     };
     let streams: Vec<_> = (1..=parts)
         .map(|number| ManifestStream {
-            stream: StreamId::from_bytes([number as u8; 16]),
+            stream: StreamId::from_bytes([low(number); 16]),
             size: u64::from(number) * 10,
             part_number: number * 2,
-            checksums: vec![checksum(ChecksumAlgorithm::Sha256, number as u8)],
+            checksums: vec![checksum(ChecksumAlgorithm::Sha256, low(number))],
         })
         .collect();
     Manifest {

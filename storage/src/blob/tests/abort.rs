@@ -33,18 +33,11 @@ fn an_abandoned_range_becomes_a_filler_and_hides_nothing() {
             // Nothing is reserved before the second slab is full.
             let taken_places = chunks + usize::from(chunks % 2 == 0);
             let fillers = usize::from(taken_places > 30);
-            assert_eq!(
-                found.iter().filter(is_filler).count(),
-                fillers,
-                "{chunks} chunks"
-            );
+            assert_eq!(found.iter().filter(is_filler).count(), fillers, "{chunks} chunks");
             assert_eq!(found.len(), 2 + fillers);
             let abandoned = 1_025 * 4_096 * fillers as u64;
             assert_eq!(volume.usage().abandoned_bytes, abandoned);
-            assert_eq!(
-                read_all(&volume, 3, after.location()).await.unwrap(),
-                sealed(3, 100_000)
-            );
+            assert_eq!(read_all(&volume, 3, after.location()).await.unwrap(), sealed(3, 100_000));
         });
     }
 }
@@ -110,11 +103,7 @@ fn a_put_dropped_at_any_moment_harms_nobody() {
             settle().await;
             volume.flush(&last).await.unwrap();
             let found = scan_all(&volume).await;
-            assert!(
-                !found
-                    .iter()
-                    .any(|found| matches!(found, Found::Damaged { .. }))
-            );
+            assert!(!found.iter().any(|found| matches!(found, Found::Damaged { .. })));
             for (number, location) in extents(&found) {
                 let plain_len = [3 * MIB, 5_000, 200_000][number as usize - 1];
                 let bytes = read_all(&volume, number, &location).await.unwrap();
@@ -126,10 +115,7 @@ fn a_put_dropped_at_any_moment_harms_nobody() {
             drop(last);
             volume.close().await.unwrap();
             let closed = |row: &SegmentRow| row.state == SegmentState::Closed;
-            assert!(
-                volume.segments().iter().all(closed),
-                "nothing pins a segment any more"
-            );
+            assert!(volume.segments().iter().all(closed), "nothing pins a segment any more");
         });
     }
 }

@@ -48,23 +48,13 @@ async fn client(
             return;
         };
         let location = *placed.location();
-        let known = Known {
-            plain_len,
-            location,
-            acknowledged: false,
-        };
+        let known = Known { plain_len, location, acknowledged: false };
         ledger.lock().unwrap().insert(number, known);
         if volume.flush(std::slice::from_ref(&placed)).await.is_err() {
             return;
         }
         meta_seq.fetch_add(1, Ordering::SeqCst);
-        ledger.lock().unwrap().insert(
-            number,
-            Known {
-                acknowledged: true,
-                ..known
-            },
-        );
+        ledger.lock().unwrap().insert(number, Known { acknowledged: true, ..known });
     }
 }
 
@@ -84,21 +74,12 @@ async fn check(volume: &Volume, ledger: &Ledger) {
     let mut numbers = BTreeSet::new();
     for found in scan_all(volume).await {
         if let Found::Extent { header, .. } | Found::Filler { header, .. } = found {
-            assert!(
-                numbers.insert(header.rec_seq),
-                "a record number was used twice"
-            );
+            assert!(numbers.insert(header.rec_seq), "a record number was used twice");
         }
     }
-    let used = volume
-        .segments()
-        .into_iter()
-        .filter(|row| row.incarnation > 0);
+    let used = volume.segments().into_iter().filter(|row| row.incarnation > 0);
     let incarnations: Vec<u64> = used.map(|row| row.incarnation).collect();
-    assert_eq!(
-        incarnations.iter().collect::<BTreeSet<_>>().len(),
-        incarnations.len()
-    );
+    assert_eq!(incarnations.iter().collect::<BTreeSet<_>>().len(), incarnations.len());
 }
 
 /// Three lives of one volume, each ended by a power loss after some steps.
@@ -129,9 +110,7 @@ async fn live_and_die(seed: u64, steps: u64, settings: &VolumeConfig) -> u64 {
         for _ in 0..5 {
             let (volume, pool) = (volume.clone(), rig.pool.clone());
             let (ledger, meta_seq) = (Arc::clone(&ledger), Arc::clone(&rig.meta_seq));
-            tasks.push(tokio::spawn(client(
-                volume, pool, ledger, meta_seq, clients,
-            )));
+            tasks.push(tokio::spawn(client(volume, pool, ledger, meta_seq, clients)));
             clients += 1;
         }
         for _ in 0..steps {
@@ -151,12 +130,7 @@ async fn live_and_die(seed: u64, steps: u64, settings: &VolumeConfig) -> u64 {
     volume.flush(&placed).await.unwrap();
     drop(volume);
     settle().await;
-    ledger
-        .lock()
-        .unwrap()
-        .values()
-        .filter(|known| known.acknowledged)
-        .count() as u64
+    ledger.lock().unwrap().values().filter(|known| known.acknowledged).count() as u64
 }
 
 #[test]
@@ -171,11 +145,7 @@ fn what_was_flushed_survives_a_power_loss_at_any_step() {
 #[test]
 fn what_was_flushed_survives_with_segments_that_roll_all_the_time() {
     for seed in 0..50 {
-        run(live_and_die(
-            1_000 + seed,
-            5 * seed,
-            &config(3 * MIB + MIB / 2),
-        ));
+        run(live_and_die(1_000 + seed, 5 * seed, &config(3 * MIB + MIB / 2)));
     }
 }
 
@@ -210,11 +180,7 @@ fn small_extents_survive_every_kind_of_power_loss() {
                         if volume.flush(&[placed]).await.is_err() {
                             return;
                         }
-                        let known = Known {
-                            plain_len,
-                            location,
-                            acknowledged: true,
-                        };
+                        let known = Known { plain_len, location, acknowledged: true };
                         ledger.lock().unwrap().insert(number, known);
                     }
                 }));

@@ -6,11 +6,7 @@ async fn three(rig: &Rig) -> (Volume, Vec<Placed>) {
     let (volume, _) = rig.open().await;
     let mut placed = Vec::new();
     for number in 0..3 {
-        placed.push(
-            put_packed(&volume, &rig.pool, number, PLAIN_LEN)
-                .await
-                .unwrap(),
-        );
+        placed.push(put_packed(&volume, &rig.pool, number, PLAIN_LEN).await.unwrap());
     }
     volume.flush(&placed).await.unwrap();
     (volume, placed)
@@ -22,10 +18,7 @@ const PLAIN_LEN: u64 = 80_000;
 async fn check_others(volume: &Volume, placed: &[Placed]) {
     for number in [0, 2] {
         let location = placed[number as usize].location();
-        assert_eq!(
-            read_all(volume, number, location).await.unwrap(),
-            sealed(number, PLAIN_LEN)
-        );
+        assert_eq!(read_all(volume, number, location).await.unwrap(), sealed(number, PLAIN_LEN));
     }
 }
 
@@ -40,23 +33,13 @@ fn every_flipped_bit_of_a_stored_header_is_noticed() {
         for bit in 0..(128 + 2 * 4) * 8 {
             let at = location.offset() + bit / 8;
             sim.rot(&name, at, (bit % 8) as u8).unwrap();
-            assert_eq!(
-                kind(read_all(&volume, 1, &location).await),
-                ErrorKind::Corrupt,
-                "{bit}"
-            );
-            assert_eq!(
-                kind(volume.verify(extent_id(1), &location).await),
-                ErrorKind::Corrupt
-            );
+            assert_eq!(kind(read_all(&volume, 1, &location).await), ErrorKind::Corrupt, "{bit}");
+            assert_eq!(kind(volume.verify(extent_id(1), &location).await), ErrorKind::Corrupt);
             let damage = volume.classify(extent_id(1), &location, 0).await.unwrap();
             assert_eq!(damage, Damage::Rot);
             sim.rot(&name, at, (bit % 8) as u8).unwrap();
         }
-        assert_eq!(
-            read_all(&volume, 1, &location).await.unwrap(),
-            sealed(1, PLAIN_LEN)
-        );
+        assert_eq!(read_all(&volume, 1, &location).await.unwrap(), sealed(1, PLAIN_LEN));
         check_others(&volume, &placed).await;
     });
 }
@@ -74,20 +57,10 @@ fn rot_in_a_chunk_is_told_from_tampering() {
             let damage = volume.classify(id, &location, chunk).await.unwrap();
             assert_eq!(damage, Damage::Tampered);
         }
-        sim.rot(&name, location.offset() + 136 + 65_552 + 5, 3)
-            .unwrap();
-        assert_eq!(
-            volume.classify(id, &location, 0).await.unwrap(),
-            Damage::Tampered
-        );
-        assert_eq!(
-            volume.classify(id, &location, 1).await.unwrap(),
-            Damage::Rot
-        );
-        assert_eq!(
-            kind(read_all(&volume, 1, &location).await),
-            ErrorKind::Corrupt
-        );
+        sim.rot(&name, location.offset() + 136 + 65_552 + 5, 3).unwrap();
+        assert_eq!(volume.classify(id, &location, 0).await.unwrap(), Damage::Tampered);
+        assert_eq!(volume.classify(id, &location, 1).await.unwrap(), Damage::Rot);
+        assert_eq!(kind(read_all(&volume, 1, &location).await), ErrorKind::Corrupt);
         assert_eq!(volume.verify(id, &location).await.unwrap(), [1]);
         // A part is not checked here: its tags are, above.
         let part = read(&volume, 1, &location, 1..2).await.unwrap();
@@ -105,32 +78,17 @@ fn a_device_that_cannot_read_is_rot_and_one_that_is_gone_is_not() {
         let (volume, placed) = three(&rig).await;
         let (id, location) = (extent_id(1), *placed[1].location());
         sim.inject(SimOp::Read, 0, SimFault::Eio);
-        assert_eq!(
-            kind(read_all(&volume, 1, &location).await),
-            ErrorKind::Corrupt
-        );
+        assert_eq!(kind(read_all(&volume, 1, &location).await), ErrorKind::Corrupt);
         sim.inject(SimOp::Read, 0, SimFault::Eio);
-        assert_eq!(
-            volume.classify(id, &location, 0).await.unwrap(),
-            Damage::Rot
-        );
+        assert_eq!(volume.classify(id, &location, 0).await.unwrap(), Damage::Rot);
         sim.inject(SimOp::Read, 1, SimFault::Eio);
-        assert_eq!(
-            volume.classify(id, &location, 0).await.unwrap(),
-            Damage::Rot
-        );
+        assert_eq!(volume.classify(id, &location, 0).await.unwrap(), Damage::Rot);
         sim.inject(SimOp::Read, 1, SimFault::Eio);
         assert_eq!(volume.verify(id, &location).await.unwrap(), [0, 1]);
         assert!(!volume.is_fenced());
         drop(sim.crash());
-        assert_eq!(
-            kind(read_all(&volume, 1, &location).await),
-            ErrorKind::Unavailable
-        );
-        assert_eq!(
-            kind(volume.classify(id, &location, 0).await),
-            ErrorKind::Unavailable
-        );
+        assert_eq!(kind(read_all(&volume, 1, &location).await), ErrorKind::Unavailable);
+        assert_eq!(kind(volume.classify(id, &location, 0).await), ErrorKind::Unavailable);
     });
 }
 
@@ -149,14 +107,8 @@ fn exchanged_extents_are_noticed() {
         exchange(&rig, at(0), at(1)).await;
         for number in 0..2 {
             let location = at(number as usize);
-            assert_eq!(
-                kind(read_all(&volume, number, &location).await),
-                ErrorKind::Corrupt
-            );
-            let damage = volume
-                .classify(extent_id(number), &location, 1)
-                .await
-                .unwrap();
+            assert_eq!(kind(read_all(&volume, number, &location).await), ErrorKind::Corrupt);
+            let damage = volume.classify(extent_id(number), &location, 1).await.unwrap();
             assert_eq!(damage, Damage::Misplaced);
         }
     });
@@ -164,9 +116,7 @@ fn exchanged_extents_are_noticed() {
 
 /// Writes each of two records where the other one was.
 async fn exchange(rig: &Rig, left: Location, right: Location) {
-    let file = rig
-        .disk
-        .open(&file_name(left.segment()), crate::io::OpenMode::Existing);
+    let file = rig.disk.open(&file_name(left.segment()), crate::io::OpenMode::Existing);
     let file = file.await.unwrap();
     let mut bufs = Vec::new();
     for from in [left, right] {
@@ -189,14 +139,8 @@ fn each_part_of_the_identity_counts() {
         let location = *placed[1].location();
         let id = extent_id(1);
         let others = [
-            ExtentId {
-                ns: NsId::from_bytes([9; 16]),
-                ..id
-            },
-            ExtentId {
-                stream: StreamId::from_bytes([9; 16]),
-                ..id
-            },
+            ExtentId { ns: NsId::from_bytes([9; 16]), ..id },
+            ExtentId { stream: StreamId::from_bytes([9; 16]), ..id },
             ExtentId { number: 9, ..id },
         ];
         for other in others {
@@ -207,24 +151,12 @@ fn each_part_of_the_identity_counts() {
         }
         let layout = ChunkLayout::for_plain_len(CHUNK_SHIFT, PLAIN_LEN - 1).unwrap();
         let shorter = Location { layout, ..location };
-        assert_eq!(
-            volume.classify(id, &shorter, 0).await.unwrap(),
-            Damage::Misplaced
-        );
-        let stale = Location {
-            incarnation: location.incarnation + 1,
-            ..location
-        };
+        assert_eq!(volume.classify(id, &shorter, 0).await.unwrap(), Damage::Misplaced);
+        let stale = Location { incarnation: location.incarnation + 1, ..location };
         assert_eq!(kind(volume.reader(id, &stale, 0..1)), ErrorKind::Corrupt);
-        let outside = Location {
-            offset: 8 * MIB - 8,
-            ..location
-        };
+        let outside = Location { offset: 8 * MIB - 8, ..location };
         assert_eq!(kind(volume.reader(id, &outside, 0..1)), ErrorKind::Corrupt);
-        let unknown = Location {
-            segment: 77,
-            ..location
-        };
+        let unknown = Location { segment: 77, ..location };
         assert_eq!(kind(volume.reader(id, &unknown, 0..1)), ErrorKind::Corrupt);
     });
 }
@@ -237,13 +169,10 @@ fn a_damaged_header_hides_no_other_record() {
             let rig = Rig::new(sim.clone(), 6);
             let (volume, placed) = three(&rig).await;
             let location = *placed[victim].location();
-            sim.rot(&file_name(location.segment()), location.offset() + 113, 0)
-                .unwrap();
+            sim.rot(&file_name(location.segment()), location.offset() + 113, 0).unwrap();
             let found = scan_all(&volume).await;
-            let mut expected: Vec<_> = (0..)
-                .zip(&placed)
-                .map(|(n, at)| (n, *at.location()))
-                .collect();
+            let mut expected: Vec<_> =
+                (0..).zip(&placed).map(|(n, at)| (n, *at.location())).collect();
             expected.remove(victim);
             assert_eq!(extents(&found), expected);
             let damaged = found.iter().filter_map(|found| match found {
@@ -265,17 +194,8 @@ fn an_unreadable_block_hides_only_what_lies_in_it() {
         sim.inject(SimOp::Read, 0, SimFault::Eio);
         sim.inject(SimOp::Read, 0, SimFault::Eio);
         let found = scan_all(&volume).await;
-        assert_eq!(
-            found.first(),
-            Some(&Found::Unreadable {
-                offset: 0,
-                bytes: 4096
-            })
-        );
-        let others: Vec<_> = (1..)
-            .zip(&placed[1..])
-            .map(|(n, at)| (n, *at.location()))
-            .collect();
+        assert_eq!(found.first(), Some(&Found::Unreadable { offset: 0, bytes: 4096 }));
+        let others: Vec<_> = (1..).zip(&placed[1..]).map(|(n, at)| (n, *at.location())).collect();
         assert_eq!(extents(&found), others);
     });
 }

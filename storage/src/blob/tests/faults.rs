@@ -4,20 +4,11 @@ use super::*;
 async fn check_fenced(volume: &Volume, rig: &Rig, kept: &Placed) {
     assert!(volume.is_fenced());
     assert!(volume.fence_reason().is_some());
-    assert_eq!(
-        kind(put_packed(volume, &rig.pool, 90, 10).await),
-        ErrorKind::Fenced
-    );
+    assert_eq!(kind(put_packed(volume, &rig.pool, 90, 10).await), ErrorKind::Fenced);
     assert_eq!(kind(put_streamed(volume, 91, 10).await), ErrorKind::Fenced);
-    assert_eq!(
-        kind(volume.flush(std::slice::from_ref(kept)).await),
-        ErrorKind::Fenced
-    );
+    assert_eq!(kind(volume.flush(std::slice::from_ref(kept)).await), ErrorKind::Fenced);
     assert_eq!(kind(volume.close().await), ErrorKind::Fenced);
-    assert_eq!(
-        read_all(volume, 1, kept.location()).await.unwrap(),
-        sealed(1, 70_000)
-    );
+    assert_eq!(read_all(volume, 1, kept.location()).await.unwrap(), sealed(1, 70_000));
 }
 
 /// Lets one operation of a kind fail, at each place where one starts.
@@ -38,10 +29,7 @@ fn check_every_site(op: SimOp, fault: SimFault) {
             drop(volume);
             settle().await;
             let (volume, _) = rig.open_with(config(5 * MIB)).await.unwrap();
-            assert_eq!(
-                read_all(&volume, 1, kept[0].location()).await.unwrap(),
-                sealed(1, 70_000)
-            );
+            assert_eq!(read_all(&volume, 1, kept[0].location()).await.unwrap(), sealed(1, 70_000));
             write_and_flush(&volume, &rig).await.unwrap();
             true
         });
@@ -96,31 +84,19 @@ fn a_failed_flush_is_answered_to_everybody_in_the_group() {
 #[test]
 fn no_space_for_a_segment_is_full_and_passes() {
     run(async {
-        let sim = SimDisk::with(SimConfig {
-            seed: 1,
-            capacity_bytes: 9 * MIB,
-        });
+        let sim = SimDisk::with(SimConfig { seed: 1, capacity_bytes: 9 * MIB });
         let rig = Rig::new(sim.clone(), 1);
         let (volume, _) = rig.open().await;
         let first = [put_streamed(&volume, 1, 4 * MIB).await.unwrap()];
         volume.flush(&first).await.unwrap();
-        assert_eq!(
-            kind(put_streamed(&volume, 2, 4 * MIB).await),
-            ErrorKind::Full
-        );
+        assert_eq!(kind(put_streamed(&volume, 2, 4 * MIB).await), ErrorKind::Full);
         assert!(!volume.is_fenced());
         // What still fits in the open segment is still taken.
         let small = [put_packed(&volume, &rig.pool, 3, 100_000).await.unwrap()];
         volume.flush(&small).await.unwrap();
-        let part = ExtentPlan {
-            lane: Lane::Part,
-            ..plan(4, 10)
-        };
+        let part = ExtentPlan { lane: Lane::Part, ..plan(4, 10) };
         assert_eq!(kind(stream(&volume, part).await), ErrorKind::Full);
-        assert_eq!(
-            read_all(&volume, 1, first[0].location()).await.unwrap(),
-            sealed(1, 4 * MIB)
-        );
+        assert_eq!(read_all(&volume, 1, first[0].location()).await.unwrap(), sealed(1, 4 * MIB));
         assert_eq!(volume.usage().allocated_bytes, 8 * MIB);
     });
 }
@@ -149,18 +125,12 @@ fn one_failed_creation_is_not_the_end() {
 fn the_volume_keeps_to_its_limit() {
     run(async {
         let rig = Rig::new(SimDisk::new(1), 1);
-        let settings = VolumeConfig {
-            volume_bytes_max: Some(17 * MIB),
-            ..config(8 * MIB)
-        };
+        let settings = VolumeConfig { volume_bytes_max: Some(17 * MIB), ..config(8 * MIB) };
         let (volume, _) = rig.open_with(settings).await.unwrap();
         for number in 0..2 {
             drop(put_streamed(&volume, number, 4 * MIB).await.unwrap());
         }
-        assert_eq!(
-            kind(put_streamed(&volume, 2, 4 * MIB).await),
-            ErrorKind::Full
-        );
+        assert_eq!(kind(put_streamed(&volume, 2, 4 * MIB).await), ErrorKind::Full);
         assert_eq!(volume.usage().allocated_bytes, 16 * MIB);
     });
 }
@@ -197,10 +167,7 @@ fn a_segment_table_that_fails_fences() {
         let (volume, _) = Volume::open(config(8 * MIB), parts).await.unwrap();
         let kept = put_packed(&volume, &rig.pool, 1, 70_000).await.unwrap();
         table.1.store(1, Ordering::SeqCst);
-        let part = ExtentPlan {
-            lane: Lane::Part,
-            ..plan(2, 10)
-        };
+        let part = ExtentPlan { lane: Lane::Part, ..plan(2, 10) };
         assert_eq!(kind(stream(&volume, part).await), ErrorKind::Fenced);
         check_fenced(&volume, &rig, &kept).await;
     });
@@ -218,11 +185,7 @@ fn lost_and_misdirected_writes_are_noticed() {
                 let mut placed = vec![put_packed(&volume, &rig.pool, 0, 20_000).await.unwrap()];
                 sim.inject(SimOp::Write, seed % 3, fault);
                 for number in 1..4 {
-                    placed.push(
-                        put_packed(&volume, &rig.pool, number, 20_000)
-                            .await
-                            .unwrap(),
-                    );
+                    placed.push(put_packed(&volume, &rig.pool, number, 20_000).await.unwrap());
                 }
                 let mut wrong = 0;
                 for (number, placed) in (0..).zip(&placed) {

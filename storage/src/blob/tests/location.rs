@@ -4,12 +4,7 @@ use super::*;
 
 fn location(offset: u64, plain_len: u64) -> Location {
     let layout = ChunkLayout::for_plain_len(CHUNK_SHIFT, plain_len).unwrap();
-    Location {
-        segment: 7,
-        incarnation: 8,
-        offset,
-        layout,
-    }
+    Location { segment: 7, incarnation: 8, offset, layout }
 }
 
 #[test]
@@ -23,12 +18,7 @@ fn locations_and_rows_round_trip() {
         SegmentState::Closed,
         SegmentState::Cleaning,
     ] {
-        let row = SegmentRow {
-            segment: 1,
-            state,
-            incarnation: 2,
-            written_bytes: 3,
-        };
+        let row = SegmentRow { segment: 1, state, incarnation: 2, written_bytes: 3 };
         assert_eq!(SegmentRow::decode(&row.encode()).unwrap(), row);
     }
 }
@@ -39,11 +29,7 @@ fn locations_that_no_record_fits_are_refused() {
     for (at, value) in [(0, 2), (1, 15), (14, 1), (21, 0xFF), (25, 1)] {
         let mut bad = good;
         bad[at] = value;
-        assert_eq!(
-            kind(Location::decode(&bad)),
-            ErrorKind::Corrupt,
-            "byte {at}"
-        );
+        assert_eq!(kind(Location::decode(&bad)), ErrorKind::Corrupt, "byte {at}");
     }
     assert_eq!(kind(Location::decode(&good[1..])), ErrorKind::Corrupt);
     assert_eq!(kind(SegmentRow::decode(&[1, 9])), ErrorKind::Corrupt);

@@ -9,15 +9,7 @@ use crate::io::OpenMode;
 async fn write_some(volume: &Volume, first: u32) -> Vec<Location> {
     let mut locations = Vec::new();
     for (number, lane) in (first..).zip(Lane::ALL) {
-        let placed = [stream(
-            volume,
-            ExtentPlan {
-                lane,
-                ..plan(number, 100_000)
-            },
-        )
-        .await
-        .unwrap()];
+        let placed = [stream(volume, ExtentPlan { lane, ..plan(number, 100_000) }).await.unwrap()];
         volume.flush(&placed).await.unwrap();
         locations.push(*placed[0].location());
     }
@@ -42,10 +34,7 @@ fn no_restart_repeats_a_record_number_or_an_incarnation() {
         for round in 0..8 {
             let (volume, report) = rig.open().await;
             assert_eq!(report.open_count, u64::from(round) + 1);
-            assert_eq!(
-                report.scanned_segments.len(),
-                if round % 2 == 1 { 2 } else { 0 }
-            );
+            assert_eq!(report.scanned_segments.len(), if round % 2 == 1 { 2 } else { 0 });
             write_some(&volume, 10 * round).await;
             if round % 2 == 1 {
                 volume.close().await.unwrap();
@@ -58,18 +47,9 @@ fn no_restart_repeats_a_record_number_or_an_incarnation() {
         assert_eq!(headers.len(), 16);
         let numbers: BTreeSet<u64> = headers.iter().map(|header| header.rec_seq).collect();
         assert_eq!(numbers.len(), 16);
-        let uses: BTreeSet<u64> = volume
-            .segments()
-            .iter()
-            .map(|row| row.incarnation)
-            .collect();
+        let uses: BTreeSet<u64> = volume.segments().iter().map(|row| row.incarnation).collect();
         assert_eq!(uses.len(), 16);
-        assert!(
-            volume
-                .segments()
-                .iter()
-                .all(|row| row.state == SegmentState::Closed)
-        );
+        assert!(volume.segments().iter().all(|row| row.state == SegmentState::Closed));
     });
 }
 
@@ -87,10 +67,7 @@ fn a_segment_that_was_open_is_never_appended_to_again() {
                     kind(put_packed(&volume, &rig.pool, 9, 1).await),
                     ErrorKind::Unavailable
                 );
-                assert_eq!(
-                    kind(put_streamed(&volume, 9, 1).await),
-                    ErrorKind::Unavailable
-                );
+                assert_eq!(kind(put_streamed(&volume, 9, 1).await), ErrorKind::Unavailable);
             }
             let rig = rig.after(sim.crash());
             let (volume, report) = rig.open().await;
@@ -159,11 +136,7 @@ fn two_lost_superblocks_are_refused_and_nothing_is_made() {
         for name in ["SUPER.a", "SUPER.b"] {
             sim.rot(name, 20, 1).unwrap();
         }
-        let error = rig
-            .open_with(config(8 * MIB))
-            .await
-            .map(|_| ())
-            .unwrap_err();
+        let error = rig.open_with(config(8 * MIB)).await.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.advice().is_some());
         assert_eq!(sim.count(SimOp::Write), before);
@@ -199,11 +172,7 @@ fn a_volume_of_a_later_release_is_refused_with_advice() {
         let mut buf = rig.pool.acquire(BufClass::Small).await;
         buf.extend_from_slice(&bytes);
         rig.disk.write_at(file, buf, 0).await.1.unwrap();
-        let error = rig
-            .open_with(config(8 * MIB))
-            .await
-            .map(|_| ())
-            .unwrap_err();
+        let error = rig.open_with(config(8 * MIB)).await.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misuse);
         assert!(error.to_string().contains("later release"));
     });
@@ -237,15 +206,9 @@ fn a_volume_keeps_its_own_segment_size_and_family_count() {
         let rig = Rig::new(sim.clone(), 8);
         let (_, report) = rig.open().await;
         assert_eq!(report.pooled_families, 16);
-        let other = VolumeConfig {
-            pooled_families: 4,
-            ..config(16 * MIB)
-        };
+        let other = VolumeConfig { pooled_families: 4, ..config(16 * MIB) };
         let (volume, report) = rig.open_with(other).await.unwrap();
-        assert_eq!(
-            (report.pooled_families, volume.usage().segment_bytes),
-            (16, 8 * MIB)
-        );
+        assert_eq!((report.pooled_families, volume.usage().segment_bytes), (16, 8 * MIB));
         let block = Superblock::decode(&sim.contents("SUPER.a").unwrap()).unwrap();
         assert_eq!((block.volume, block.open_count), (volume.id(), 2));
     });
@@ -259,10 +222,7 @@ fn settings_out_of_bounds_are_refused() {
             let opened = rig.open_with(config(bytes)).await;
             assert_eq!(kind(opened.map(|_| ())), ErrorKind::Misuse, "{bytes}");
         }
-        let settings = VolumeConfig {
-            writer_slabs_max: 1,
-            ..config(8 * MIB)
-        };
+        let settings = VolumeConfig { writer_slabs_max: 1, ..config(8 * MIB) };
         let opened = rig.open_with(settings).await;
         assert_eq!(kind(opened.map(|_| ())), ErrorKind::Misuse);
         let small = Rig::over(rig.disk, BufPool::new(1 << 20, false).unwrap(), 9);
@@ -279,25 +239,13 @@ fn a_missing_segment_is_reported_and_its_number_stays_taken() {
         let locations = write_some(&volume, 0).await;
         drop(volume);
         settle().await;
-        rig.disk
-            .remove(&file_name(locations[0].segment()))
-            .await
-            .unwrap();
+        rig.disk.remove(&file_name(locations[0].segment())).await.unwrap();
         let (volume, report) = rig.open().await;
         assert_eq!(report.missing_segments, [locations[0].segment()]);
-        assert_eq!(
-            kind(read_all(&volume, 0, &locations[0]).await),
-            ErrorKind::Corrupt
-        );
-        assert_eq!(
-            read_all(&volume, 1, &locations[1]).await.unwrap(),
-            sealed(1, 100_000)
-        );
+        assert_eq!(kind(read_all(&volume, 0, &locations[0]).await), ErrorKind::Corrupt);
+        assert_eq!(read_all(&volume, 1, &locations[1]).await.unwrap(), sealed(1, 100_000));
         let more = write_some(&volume, 2).await;
-        assert!(
-            more.iter()
-                .all(|location| location.segment() != locations[0].segment())
-        );
+        assert!(more.iter().all(|location| location.segment() != locations[0].segment()));
     });
 }
 
@@ -313,10 +261,7 @@ fn records_of_an_earlier_use_are_not_found() {
         let old = volume.segments()[0];
         volume.close().await.unwrap();
         settle().await;
-        let free = SegmentRow {
-            state: SegmentState::Free,
-            ..old
-        };
+        let free = SegmentRow { state: SegmentState::Free, ..old };
         rig.table.put(vec![free]).await.unwrap();
         let (volume, _) = rig.open().await;
         let new = [put_packed(&volume, &rig.pool, 2, 300).await.unwrap()];
@@ -329,10 +274,7 @@ fn records_of_an_earlier_use_are_not_found() {
         let (volume, report) = rig.open().await;
         assert_eq!((report.extents, report.damaged), (1, 0));
         assert_eq!(volume.segments()[0].written_bytes, 4096);
-        assert_eq!(
-            read_all(&volume, 2, &location).await.unwrap(),
-            sealed(2, 300)
-        );
+        assert_eq!(read_all(&volume, 2, &location).await.unwrap(), sealed(2, 300));
     });
 }
 

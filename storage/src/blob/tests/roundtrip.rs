@@ -25,18 +25,10 @@ async fn check_every_size(rig: &Rig) {
     assert!(report.created);
     let mut placed = Vec::new();
     for (number, plain_len) in (0..).zip(PACKED) {
-        placed.push((
-            number,
-            plain_len,
-            put_packed(&volume, &rig.pool, number, plain_len).await,
-        ));
+        placed.push((number, plain_len, put_packed(&volume, &rig.pool, number, plain_len).await));
     }
     for (number, plain_len) in (100..).zip(STREAMED) {
-        placed.push((
-            number,
-            plain_len,
-            put_streamed(&volume, number, plain_len).await,
-        ));
+        placed.push((number, plain_len, put_streamed(&volume, number, plain_len).await));
     }
     let mut locations = Vec::new();
     for (number, plain_len, placed) in placed {
@@ -54,20 +46,11 @@ async fn check_every_size(rig: &Rig) {
         for (number, plain_len, location) in &locations {
             let location = Location::decode(&location.encode()).unwrap();
             let expected = sealed(*number, *plain_len);
-            assert_eq!(
-                read_all(&volume, *number, &location).await.unwrap(),
-                expected
-            );
-            assert_eq!(
-                volume.verify(extent_id(*number), &location).await.unwrap(),
-                []
-            );
+            assert_eq!(read_all(&volume, *number, &location).await.unwrap(), expected);
+            assert_eq!(volume.verify(extent_id(*number), &location).await.unwrap(), []);
         }
         let found = extents(&scan_all(&volume).await);
-        let expected: Vec<_> = locations
-            .iter()
-            .map(|(number, _, at)| (*number, *at))
-            .collect();
+        let expected: Vec<_> = locations.iter().map(|(number, _, at)| (*number, *at)).collect();
         assert_eq!(found, expected);
     }
 }
@@ -94,22 +77,14 @@ fn every_range_of_chunks_reads_what_lies_there() {
         let expected = sealed(2, plain_len);
         for start in 0..20 {
             for end in start + 1..=20 {
-                let bytes = read(&volume, 2, placed.location(), start..end)
-                    .await
-                    .unwrap();
+                let bytes = read(&volume, 2, placed.location(), start..end).await.unwrap();
                 let to = (end as usize * FULL).min(expected.len());
                 assert_eq!(bytes, expected[start as usize * FULL..to], "{start}..{end}");
             }
         }
-        let one = volume
-            .read(extent_id(2), placed.location(), 19..20)
-            .await
-            .unwrap();
+        let one = volume.read(extent_id(2), placed.location(), 19..20).await.unwrap();
         assert_eq!((one.len(), one.is_empty()), (1, false));
-        assert!(
-            one.into_buf().capacity() < 1 << 20,
-            "one chunk takes a small buffer"
-        );
+        assert!(one.into_buf().capacity() < 1 << 20, "one chunk takes a small buffer");
         for bad in [0..0, 20..21, 0..21] {
             let reader = volume.reader(extent_id(2), placed.location(), bad);
             assert_eq!(kind(reader), ErrorKind::Misuse);
@@ -150,10 +125,7 @@ async fn check_many_writers(rig: &Rig, count: u32) {
     }
     ranges.sort_unstable();
     for pair in ranges.windows(2) {
-        assert!(
-            pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1,
-            "{pair:?} overlap"
-        );
+        assert!(pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1, "{pair:?} overlap");
     }
     assert_eq!(extents(&scan_all(&volume).await).len(), count as usize);
     let usage = volume.usage();
@@ -196,10 +168,7 @@ fn small_extents_share_writes_and_flushes() {
         let offsets: BTreeSet<u64> = locations.iter().map(Location::offset).collect();
         assert_eq!(offsets.len(), 100);
         assert!(offsets.iter().all(|offset| offset.is_multiple_of(8)));
-        let (writes, syncs) = (
-            sim.count(SimOp::Write) - writes,
-            sim.count(SimOp::Sync) - syncs,
-        );
+        let (writes, syncs) = (sim.count(SimOp::Write) - writes, sim.count(SimOp::Sync) - syncs);
         assert!(writes <= 10, "{writes} writes");
         assert!(syncs <= 10, "{syncs} flushes");
     });
@@ -229,10 +198,7 @@ fn writers_never_wait_for_each_other_in_a_circle() {
     let pool = BufPool::new(6 << 20, false).unwrap();
     let rig = Rig::over(Arc::new(SimDisk::new(5)), pool, 5);
     run(async {
-        let settings = VolumeConfig {
-            writer_slabs_max: 3,
-            ..config(8 * MIB)
-        };
+        let settings = VolumeConfig { writer_slabs_max: 3, ..config(8 * MIB) };
         let (volume, _) = rig.open_with(settings).await.unwrap();
         let puts = (0..12).map(|number| put_streamed(&volume, number, 4 * MIB));
         for placed in futures::future::join_all(puts).await {
@@ -253,10 +219,7 @@ fn lanes_do_not_share_segments_and_open_at_their_first_extent() {
         assert_eq!(volume.usage().allocated_bytes, 0);
         let hot = put_streamed(&volume, 1, 100_000).await.unwrap();
         assert_eq!(volume.segments().len(), 1);
-        let part = ExtentPlan {
-            lane: Lane::Part,
-            ..plan(2, 100_000)
-        };
+        let part = ExtentPlan { lane: Lane::Part, ..plan(2, 100_000) };
         let part = stream(&volume, part).await.unwrap();
         assert_ne!(hot.location().segment(), part.location().segment());
         assert_eq!(volume.usage().segments_open, 2);
@@ -296,20 +259,11 @@ fn misuse_is_refused_and_harms_nobody() {
         }
         let mut buf = rig.pool.acquire(BufClass::Large).await;
         buf.set_len(PACKED_BYTES_MAX + 1);
-        assert_eq!(
-            kind(volume.put_packed(extent_id(1), 0, buf).await),
-            ErrorKind::Misuse
-        );
-        let odd = ExtentPlan {
-            logical_off: 1,
-            ..plan(1, 10)
-        };
+        assert_eq!(kind(volume.put_packed(extent_id(1), 0, buf).await), ErrorKind::Misuse);
+        let odd = ExtentPlan { logical_off: 1, ..plan(1, 10) };
         assert_eq!(kind(volume.extent_writer(odd).await), ErrorKind::Misuse);
         for too_long in [MIB, 4 * MIB + 1] {
-            assert_eq!(
-                kind(volume.extent_writer(plan(1, too_long)).await),
-                ErrorKind::Misuse
-            );
+            assert_eq!(kind(volume.extent_writer(plan(1, too_long)).await), ErrorKind::Misuse);
         }
         let mut writer = volume.extent_writer(plan(1, 70_000)).await.unwrap();
         assert_eq!(kind(writer.seal_chunk()), ErrorKind::Misuse);
@@ -319,9 +273,6 @@ fn misuse_is_refused_and_harms_nobody() {
         assert_eq!(kind(writer.finish().await), ErrorKind::Misuse);
         assert!(!volume.is_fenced());
         let placed = put_packed(&volume, &rig.pool, 1, 10).await.unwrap();
-        assert_eq!(
-            read_all(&volume, 1, placed.location()).await.unwrap(),
-            sealed(1, 10)
-        );
+        assert_eq!(read_all(&volume, 1, placed.location()).await.unwrap(), sealed(1, 10));
     });
 }

@@ -3,10 +3,7 @@ use std::time::Duration;
 use super::*;
 
 fn prewriting() -> VolumeConfig {
-    VolumeConfig {
-        prewrite: true,
-        ..config(4 * MIB + MIB)
-    }
+    VolumeConfig { prewrite: true, ..config(4 * MIB + MIB) }
 }
 
 /// Waits until `done`, or for longer than anything here takes.
@@ -33,9 +30,7 @@ async fn fill_one(volume: &Volume, number: u32) -> u32 {
 
 fn free(volume: &Volume) -> Vec<u32> {
     let rows = volume.segments().into_iter();
-    rows.filter(|row| row.state == SegmentState::Free)
-        .map(|row| row.segment)
-        .collect()
+    rows.filter(|row| row.state == SegmentState::Free).map(|row| row.segment).collect()
 }
 
 #[test]
@@ -51,20 +46,13 @@ fn a_new_node_makes_no_spare_and_a_busy_one_keeps_two() {
         volume.wake_janitor();
         until(|| volume.usage().segments_free == 1).await;
         wait().await;
-        assert_eq!(
-            volume.usage().segments_free,
-            1,
-            "its first segment is half full"
-        );
+        assert_eq!(volume.usage().segments_free, 1, "its first segment is half full");
         fill_one(&volume, 3).await;
         until(|| volume.usage().segments_free == 2).await;
         wait().await;
         assert_eq!(volume.usage().segments_free, 2, "it has filled one");
         let spares = free(&volume);
-        assert!(
-            spares.contains(&fill_one(&volume, 4).await),
-            "a spare was used"
-        );
+        assert!(spares.contains(&fill_one(&volume, 4).await), "a spare was used");
         until(|| volume.usage().segments_free == 2).await;
         assert_eq!(volume.usage().segments_free, 2);
     });
@@ -79,13 +67,7 @@ fn a_spare_in_the_making_is_finished_after_a_restart() {
         fill_one(&volume, 1).await;
         volume.wake_janitor();
         until(|| volume.usage().allocated_bytes > 5 * MIB).await;
-        assert!(
-            rig.table
-                .load()
-                .unwrap()
-                .iter()
-                .all(|row| row.state != SegmentState::Free)
-        );
+        assert!(rig.table.load().unwrap().iter().all(|row| row.state != SegmentState::Free));
         let rig = rig.after(sim.crash());
         let (volume, _) = rig.open_with(prewriting()).await.unwrap();
         assert_eq!(volume.usage().segments_free, 1, "made, not zeroed");
@@ -96,10 +78,7 @@ fn a_spare_in_the_making_is_finished_after_a_restart() {
 #[test]
 fn no_space_for_a_spare_harms_nobody() {
     run(async {
-        let sim = SimDisk::with(SimConfig {
-            seed: 3,
-            capacity_bytes: 6 * MIB,
-        });
+        let sim = SimDisk::with(SimConfig { seed: 3, capacity_bytes: 6 * MIB });
         let rig = Rig::new(sim, 3);
         let (volume, _) = rig.open_with(prewriting()).await.unwrap();
         fill_one(&volume, 1).await;

@@ -64,10 +64,7 @@ async fn a_whole_namespace_moved_to_another_tenant_does_not_open() {
     for size in [10, 100_000, 5 << 20] {
         let error = b.get(&bucket, &format!("o{size}")).await.unwrap_err();
         assert!(
-            matches!(
-                error.kind(),
-                ErrorKind::Corrupt | ErrorKind::Tampered | ErrorKind::NotFound
-            ),
+            matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Tampered | ErrorKind::NotFound),
             "{error}"
         );
         assert!(a.get(&bucket, &format!("o{size}")).await.unwrap() == bytes(size, 1));

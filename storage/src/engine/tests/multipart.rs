@@ -156,7 +156,10 @@ async fn uploads_and_parts_list_in_order() {
         expected.push(one.to_owned());
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
-    for (delimiter, expected) in [(None, expected), (Some("/"), vec!["a", "a", "b/", "c"].iter().map(|&one| one.to_owned()).collect())] {
+    for (delimiter, expected) in [
+        (None, expected),
+        (Some("/"), ["a", "a", "b/", "c"].iter().map(|&one| one.to_owned()).collect()),
+    ] {
         for limit in 1..6 {
             let (mut names, mut after) = (Vec::new(), None);
             loop {

@@ -13,10 +13,7 @@ fn pool(slabs: usize) -> BufPool {
 
 #[test]
 fn a_pool_is_at_least_one_slab_and_at_most_its_limit() {
-    assert_eq!(
-        BufPool::new(0, false).unwrap().stats().bytes_max,
-        SLAB_BYTES as u64
-    );
+    assert_eq!(BufPool::new(0, false).unwrap().stats().bytes_max, SLAB_BYTES as u64);
     let error = BufPool::new(POOL_BYTES_MAX + 1, false).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }
@@ -33,9 +30,7 @@ fn classes_hold_what_they_say() {
 #[test]
 fn a_slab_becomes_whole_again() {
     let pool = pool(1);
-    let pieces: Vec<_> = (0..8)
-        .map(|_| pool.try_acquire(BufClass::Small).unwrap())
-        .collect();
+    let pieces: Vec<_> = (0..8).map(|_| pool.try_acquire(BufClass::Small).unwrap()).collect();
     assert!(pool.try_acquire(BufClass::Small).is_none());
     assert!(pool.try_acquire(BufClass::Large).is_none());
     drop(pieces);
@@ -102,10 +97,7 @@ fn shared_bytes_keep_the_buffer_and_wipe_it_last() {
     let tail = bytes.slice(2..);
     assert_eq!((&*bytes, &*tail), (b"2345".as_slice(), b"45".as_slice()));
     drop(bytes);
-    assert!(
-        pool.try_acquire(BufClass::Large).is_none(),
-        "a slice still holds the buffer"
-    );
+    assert!(pool.try_acquire(BufClass::Large).is_none(), "a slice still holds the buffer");
     drop(tail);
     let mut next = pool.try_acquire(BufClass::Large).unwrap();
     next.set_len(10);
@@ -122,14 +114,8 @@ async fn whoever_waits_first_is_served_first() {
     assert!(poll_immediate(&mut second).await.is_none());
     assert!(pool.try_acquire(BufClass::Small).is_none());
     drop(held);
-    assert!(
-        poll_immediate(&mut second).await.is_none(),
-        "the first took the slab"
-    );
-    assert!(
-        pool.try_acquire(BufClass::Small).is_none(),
-        "nobody overtakes the second"
-    );
+    assert!(poll_immediate(&mut second).await.is_none(), "the first took the slab");
+    assert!(pool.try_acquire(BufClass::Small).is_none(), "nobody overtakes the second");
     drop(first.await);
     assert_eq!(second.await.capacity(), PIECE_BYTES);
     assert_eq!((pool.stats().waits, pool.stats().waiting), (2, 0));
@@ -143,16 +129,10 @@ async fn leaving_the_queue_lets_the_next_through() {
         let mut large = Box::pin(pool.acquire(BufClass::Large));
         assert!(poll_immediate(&mut large).await.is_none());
         let mut small = Box::pin(pool.acquire(BufClass::Small));
-        assert!(
-            poll_immediate(&mut small).await.is_none(),
-            "the large one is first"
-        );
+        assert!(poll_immediate(&mut small).await.is_none(), "the large one is first");
         small
     };
-    assert!(
-        poll_immediate(&mut small).await.is_some(),
-        "the large one left"
-    );
+    assert!(poll_immediate(&mut small).await.is_some(), "the large one left");
     drop(piece);
     assert_eq!(pool.stats().waiting, 0);
 }
@@ -164,11 +144,7 @@ async fn a_buffer_handed_to_somebody_who_left_returns() {
     let mut waiting = Box::pin(pool.acquire(BufClass::Large));
     assert!(poll_immediate(&mut waiting).await.is_none());
     drop(held);
-    assert_eq!(
-        pool.stats().bytes_used,
-        SLAB_BYTES as u64,
-        "it is on its way"
-    );
+    assert_eq!(pool.stats().bytes_used, SLAB_BYTES as u64, "it is on its way");
     drop(waiting);
     assert_eq!(pool.stats().bytes_used, 0);
     assert!(pool.try_acquire(BufClass::Large).is_some());
@@ -192,19 +168,12 @@ async fn many_tasks_share_few_buffers() {
         let pool = pool.clone();
         tokio::spawn(async move {
             for round in 0..50 {
-                let class = if round % 3 == 0 {
-                    BufClass::Large
-                } else {
-                    BufClass::Small
-                };
+                let class = if round % 3 == 0 { BufClass::Large } else { BufClass::Small };
                 let mut buf = pool.acquire(class).await;
                 buf.set_len(4096);
                 buf.fill(number);
                 tokio::task::yield_now().await;
-                assert!(
-                    buf.iter().all(|&byte| byte == number),
-                    "two tasks share a buffer"
-                );
+                assert!(buf.iter().all(|&byte| byte == number), "two tasks share a buffer");
             }
         })
     });

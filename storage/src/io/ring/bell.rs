@@ -23,11 +23,7 @@ impl Bell {
     pub(super) fn new() -> io::Result<Self> {
         // Blocking, as io_uring answers EAGAIN for a file that is not, instead of waiting.
         let event = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self {
-            event,
-            sleeping: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-        })
+        Ok(Self { event, sleeping: AtomicBool::new(false), stop: AtomicBool::new(false) })
     }
 
     /// After sending: wakes the thread if it sleeps or is about to.

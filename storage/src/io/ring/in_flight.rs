@@ -37,12 +37,7 @@ impl InFlight {
     pub(super) fn new() -> Self {
         let ops = (0..OPS_MAX).map(|_| None).collect();
         let free = (0..OPS_MAX).rev().collect();
-        Self {
-            ops,
-            free,
-            doorbell: Box::default(),
-            armed: false,
-        }
+        Self { ops, free, doorbell: Box::default(), armed: false }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -54,14 +49,8 @@ impl InFlight {
     }
 
     pub(super) fn insert(&mut self, op: Op) -> usize {
-        let index = self
-            .free
-            .pop()
-            .expect("an operation is taken only if there is room");
-        *self
-            .ops
-            .get_mut(index)
-            .expect("free places lie in the table") = Some(op);
+        let index = self.free.pop().expect("an operation is taken only if there is room");
+        *self.ops.get_mut(index).expect("free places lie in the table") = Some(op);
         index
     }
 

@@ -20,9 +20,7 @@ pub(super) fn build() -> io::Result<(IoUring, &'static str)> {
     type Flags = fn(&mut Builder) -> &mut Builder;
     let attempts: [(&'static str, Flags); 3] = [
         // Completions are handled when this thread asks for them (Linux 6.1).
-        ("defer_taskrun", |b| {
-            b.setup_single_issuer().setup_defer_taskrun()
-        }),
+        ("defer_taskrun", |b| b.setup_single_issuer().setup_defer_taskrun()),
         // At least no interrupts for them (Linux 5.19).
         ("coop_taskrun", |b| b.setup_coop_taskrun()),
         ("plain", |b| b),
@@ -30,10 +28,7 @@ pub(super) fn build() -> io::Result<(IoUring, &'static str)> {
     let mut refusal = io::Error::from(io::ErrorKind::Unsupported);
     for (name, flags) in attempts {
         let mut builder = IoUring::builder();
-        builder
-            .dontfork()
-            .setup_r_disabled()
-            .setup_cqsize(2 * ENTRIES);
+        builder.dontfork().setup_r_disabled().setup_cqsize(2 * ENTRIES);
         match flags(&mut builder).build(ENTRIES) {
             Ok(ring) => return Ok((ring, name)),
             // EINVAL: this kernel does not know one of the flags.
@@ -57,12 +52,7 @@ pub(super) fn check_opcodes(ring: &IoUring) -> io::Result<()> {
 
 /// All that the ring is ever asked to do.
 fn opcodes() -> [u8; 4] {
-    [
-        opcode::Read::CODE,
-        opcode::ReadFixed::CODE,
-        opcode::Write::CODE,
-        opcode::WriteFixed::CODE,
-    ]
+    [opcode::Read::CODE, opcode::ReadFixed::CODE, opcode::Write::CODE, opcode::WriteFixed::CODE]
 }
 
 /// Takes from the ring what it does not need, so that a fault in this process can do less.

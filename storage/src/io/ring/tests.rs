@@ -26,29 +26,16 @@ fn bench(pool_bytes: usize) -> Bench {
     let dir = temp_dir();
     let pool = BufPool::new(pool_bytes, true).unwrap();
     let (files, _) = Files::open_root(dir.path(), true, &pool).unwrap();
-    let config = IoConfig {
-        backend: Backend::Ring,
-        ..IoConfig::default()
-    };
+    let config = IoConfig { backend: Backend::Ring, ..IoConfig::default() };
     let (disk, report) = RingDisk::start(Arc::new(files), &config, &pool).unwrap();
-    Bench {
-        disk,
-        pool,
-        report,
-        _dir: dir,
-    }
+    Bench { disk, pool, report, _dir: dir }
 }
 
 impl Bench {
     /// A file that reads what the test writes.
     fn pipe(&self) -> (FileId, PipeWriter) {
         let (reader, writer) = io::pipe().unwrap();
-        let id = self
-            .disk
-            .work
-            .files
-            .enter(File::from(OwnedFd::from(reader)), PIPE_LEN)
-            .unwrap();
+        let id = self.disk.work.files.enter(File::from(OwnedFd::from(reader)), PIPE_LEN).unwrap();
         (id, writer)
     }
 
@@ -75,10 +62,7 @@ fn the_ring_has_what_this_kernel_can_give() {
     let report = bench(1 << 20).report;
     assert_ne!(report.setup, "plain", "{report:?}");
     assert!(report.registered_files && report.restricted, "{report:?}");
-    assert!(
-        report.registered_buffers != report.unregistered.is_some(),
-        "{report:?}"
-    );
+    assert!(report.registered_buffers != report.unregistered.is_some(), "{report:?}");
 }
 
 #[test]
@@ -87,10 +71,7 @@ fn a_pool_may_decline_registration() {
     let pool = BufPool::new(1 << 20, false).unwrap();
     let (files, _) = Files::open_root(dir.path(), true, &pool).unwrap();
     let (_disk, report) = RingDisk::start(Arc::new(files), &IoConfig::default(), &pool).unwrap();
-    assert!(
-        !report.registered_buffers && report.unregistered.is_none(),
-        "{report:?}"
-    );
+    assert!(!report.registered_buffers && report.unregistered.is_none(), "{report:?}");
 }
 
 #[test]
@@ -110,10 +91,7 @@ fn a_restricted_ring_refuses_everything_else() {
         let answer = to_answer(ring.completion().next().unwrap().result());
         assert_eq!(answer.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
-    assert!(
-        ring.submitter().unregister_files().is_err(),
-        "the table is not for changing"
-    );
+    assert!(ring.submitter().unregister_files().is_err(), "the table is not for changing");
 }
 
 #[test]
@@ -143,10 +121,7 @@ fn short_reads_are_continued() {
                 thread::yield_now();
             }
         });
-        let (buf, read) = bench
-            .disk
-            .read_at(pipe, bench.buf(16 * BLOCK_LEN).await, 0)
-            .await;
+        let (buf, read) = bench.disk.read_at(pipe, bench.buf(16 * BLOCK_LEN).await, 0).await;
         read.unwrap();
         feed.join().unwrap();
         for (block, bytes) in (1..).zip(buf.chunks(BLOCK_LEN)) {
@@ -162,10 +137,7 @@ fn a_file_that_ends_early_is_an_error() {
         let (pipe, mut writer) = bench.pipe();
         writer.write_all(&[7; BLOCK_LEN]).unwrap();
         drop(writer);
-        let (buf, read) = bench
-            .disk
-            .read_at(pipe, bench.buf(2 * BLOCK_LEN).await, 0)
-            .await;
+        let (buf, read) = bench.disk.read_at(pipe, bench.buf(2 * BLOCK_LEN).await, 0).await;
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(buf.len(), 2 * BLOCK_LEN);
         let stats = bench.disk.stats();
@@ -212,10 +184,7 @@ fn dropping_the_disk_waits_for_what_is_in_flight() {
             drop(disk);
             done.send(()).unwrap();
         });
-        assert!(
-            is_done.recv_timeout(Duration::from_millis(50)).is_err(),
-            "a read is in flight"
-        );
+        assert!(is_done.recv_timeout(Duration::from_millis(50)).is_err(), "a read is in flight");
         writer.write_all(&[3; BLOCK_LEN]).unwrap();
         is_done.recv_timeout(Duration::from_secs(10)).unwrap();
         shutdown.join().unwrap();
@@ -251,16 +220,7 @@ fn a_closed_file_leaves_the_kernels_table() {
 fn no_wake_up_is_lost() {
     run(async {
         let bench = Arc::new(bench(1 << 20));
-        let file = bench
-            .disk
-            .open(
-                "f",
-                OpenMode::Create {
-                    len: 8 * BLOCK_BYTES,
-                },
-            )
-            .await
-            .unwrap();
+        let file = bench.disk.open("f", OpenMode::Create { len: 8 * BLOCK_BYTES }).await.unwrap();
         let tasks = (0..8).map(|i| {
             let bench = Arc::clone(&bench);
             tokio::spawn(async move {
@@ -313,12 +273,7 @@ fn what_is_in_flight_is_leaked_rather_than_freed() {
     let (files, _) = Files::open_root(dir.path(), true, &pool).unwrap();
     let file = files.file(files.open_probe().unwrap()).unwrap();
     let transfer = Transfer::admit(Direction::Read, 0, BLOCK_LEN, BLOCK_BYTES).unwrap();
-    let op = |buf| Op {
-        transfer,
-        file: Arc::clone(&file),
-        buf,
-        reply: oneshot::channel().0,
-    };
+    let op = |buf| Op { transfer, file: Arc::clone(&file), buf, reply: oneshot::channel().0 };
 
     let mut finished = InFlight::new();
     let index = finished.insert(op(pool.try_acquire(BufClass::Small).unwrap()));

@@ -17,23 +17,14 @@ fn pool() -> BufPool {
 }
 
 fn blocks(pool: &BufPool, count: usize, byte: u8) -> Buf {
-    let mut buf = pool
-        .try_acquire(BufClass::holding(count * BLOCK_LEN).unwrap())
-        .unwrap();
+    let mut buf = pool.try_acquire(BufClass::holding(count * BLOCK_LEN).unwrap()).unwrap();
     buf.set_len(count * BLOCK_LEN);
     buf.fill(byte);
     buf
 }
 
 async fn create(disk: &SimDisk, count: u64) -> FileId {
-    disk.open(
-        "f",
-        OpenMode::Create {
-            len: count * BLOCK_BYTES,
-        },
-    )
-    .await
-    .unwrap()
+    disk.open("f", OpenMode::Create { len: count * BLOCK_BYTES }).await.unwrap()
 }
 
 async fn write(disk: &SimDisk, file: FileId, count: usize, byte: u8) -> io::Result<()> {
@@ -47,10 +38,7 @@ fn bytes_of(disk: &SimDisk) -> BTreeSet<u8> {
 
 #[track_caller]
 fn expect_errno<T>(result: io::Result<T>, errno: Errno) {
-    assert_eq!(
-        result.map(|_| ()).unwrap_err().raw_os_error(),
-        Some(errno.raw_os_error())
-    );
+    assert_eq!(result.map(|_| ()).unwrap_err().raw_os_error(), Some(errno.raw_os_error()));
 }
 
 async fn busy_run(seed: u64) -> (u64, Vec<u8>) {
@@ -114,10 +102,7 @@ async fn what_was_not_synced_is_kept_lost_mixed_and_torn() {
         let is_torn = |sector: &[u8]| sector.first() != sector.last();
         torn += u32::from(contents.chunks(SECTOR_BYTES).any(is_torn));
     }
-    assert!(
-        kept > 0 && lost > 0 && mixed > 0 && torn > 0,
-        "{kept} {lost} {mixed} {torn}"
-    );
+    assert!(kept > 0 && lost > 0 && mixed > 0 && torn > 0, "{kept} {lost} {mixed} {torn}");
 }
 
 #[tokio::test]
@@ -127,14 +112,8 @@ async fn a_crash_can_be_kind_or_cruel() {
     write(&disk, file, 4, 1).await.unwrap();
     disk.sync(file).await.unwrap();
     write(&disk, file, 4, 2).await.unwrap();
-    assert_eq!(
-        bytes_of(&disk.crash_with(SimCrash::KeepAll)),
-        BTreeSet::from([2])
-    );
-    assert_eq!(
-        bytes_of(&disk.crash_with(SimCrash::LoseAll)),
-        BTreeSet::from([1])
-    );
+    assert_eq!(bytes_of(&disk.crash_with(SimCrash::KeepAll)), BTreeSet::from([2]));
+    assert_eq!(bytes_of(&disk.crash_with(SimCrash::LoseAll)), BTreeSet::from([1]));
 }
 
 #[tokio::test]
@@ -147,22 +126,13 @@ async fn after_a_crash_the_old_disk_answers_nothing() {
     assert!(disk.sync(file).await.is_err());
     assert!(disk.list("").await.is_err());
     let kind = write(&after, file, 1, 1).await.unwrap_err().kind();
-    assert_eq!(
-        kind,
-        io::ErrorKind::NotFound,
-        "old handles mean nothing to the new disk"
-    );
-    assert_eq!(
-        after.list("").await.unwrap(),
-        [("f".to_owned(), BLOCK_BYTES)]
-    );
+    assert_eq!(kind, io::ErrorKind::NotFound, "old handles mean nothing to the new disk");
+    assert_eq!(after.list("").await.unwrap(), [("f".to_owned(), BLOCK_BYTES)]);
 }
 
 /// Polls a future until it would wait for the first time.
 fn start<T>(future: &mut DiskFuture<T>) -> Poll<T> {
-    future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]
@@ -194,10 +164,7 @@ async fn a_dropped_write_still_happens_and_is_covered_later() {
         drop(writing);
         assert_eq!(pool.stats().bytes_used, 0);
         disk.sync(file).await.unwrap();
-        assert_eq!(
-            bytes_of(&disk.crash_with(SimCrash::LoseAll)),
-            BTreeSet::from([1])
-        );
+        assert_eq!(bytes_of(&disk.crash_with(SimCrash::LoseAll)), BTreeSet::from([1]));
     }
 }
 
@@ -210,10 +177,7 @@ async fn a_crash_finds_an_unanswered_change_of_names_done_or_not() {
         let mut removing = disk.remove("f");
         if start(&mut removing).is_pending() {
             let after = disk.crash();
-            assert!(
-                removing.await.is_err(),
-                "no answer comes after the power is gone"
-            );
+            assert!(removing.await.is_err(), "no answer comes after the power is gone");
             outcomes.insert(after.list("").await.unwrap().is_empty());
         }
     }
@@ -240,14 +204,7 @@ async fn faults_happen_when_they_are_due() {
 async fn every_operation_can_fail() {
     let disk = SimDisk::new(1);
     let file = create(&disk, 1).await;
-    for op in [
-        SimOp::Create,
-        SimOp::List,
-        SimOp::Open,
-        SimOp::Remove,
-        SimOp::Rename,
-        SimOp::Sync,
-    ] {
+    for op in [SimOp::Create, SimOp::List, SimOp::Open, SimOp::Remove, SimOp::Rename, SimOp::Sync] {
         disk.inject(op, 0, SimFault::Eio);
     }
     let mode = OpenMode::Create { len: BLOCK_BYTES };
@@ -258,10 +215,7 @@ async fn every_operation_can_fail() {
     expect_errno(disk.remove("f").await, Errno::IO);
     expect_errno(disk.sync(file).await, Errno::IO);
     disk.inject(SimOp::Read, 0, SimFault::Eio);
-    expect_errno(
-        disk.read_at(file, blocks(&pool(), 1, 0), 0).await.1,
-        Errno::IO,
-    );
+    expect_errno(disk.read_at(file, blocks(&pool(), 1, 0), 0).await.1, Errno::IO);
     assert_eq!(disk.list("").await.unwrap().len(), 1);
 }
 
@@ -274,23 +228,14 @@ async fn a_fault_that_makes_no_sense_is_refused() {
 
 #[tokio::test]
 async fn a_full_disk_makes_no_files() {
-    let disk = SimDisk::with(SimConfig {
-        seed: 1,
-        capacity_bytes: 2 * BLOCK_BYTES,
-    });
+    let disk = SimDisk::with(SimConfig { seed: 1, capacity_bytes: 2 * BLOCK_BYTES });
     create(&disk, 1).await;
-    let mode = OpenMode::Create {
-        len: 2 * BLOCK_BYTES,
-    };
+    let mode = OpenMode::Create { len: 2 * BLOCK_BYTES };
     let opened = disk.open("g", mode).await;
     assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::StorageFull);
     disk.remove("f").await.unwrap();
     let opened = disk.open("g", mode).await;
-    assert_eq!(
-        opened.unwrap_err().kind(),
-        io::ErrorKind::StorageFull,
-        "a handle is still open"
-    );
+    assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::StorageFull, "a handle is still open");
 }
 
 #[tokio::test]
@@ -306,10 +251,7 @@ async fn a_failed_write_may_have_stored_a_beginning() {
         assert!(contents[stored..].iter().all(|&byte| byte == 0));
         outcomes.insert(stored / SECTOR_BYTES);
         disk.sync(file).await.unwrap();
-        assert_eq!(
-            bytes_of(&disk.crash_with(SimCrash::LoseAll)),
-            BTreeSet::from([0])
-        );
+        assert_eq!(bytes_of(&disk.crash_with(SimCrash::LoseAll)), BTreeSet::from([0]));
     }
     assert!(outcomes.len() > 8, "{outcomes:?}");
 }
@@ -326,10 +268,7 @@ async fn after_a_failed_sync_another_one_proves_nothing() {
         disk.sync(file).await.unwrap();
         outcomes.insert(bytes_of(&disk.crash_with(SimCrash::LoseAll)));
     }
-    assert_eq!(
-        outcomes,
-        BTreeSet::from([BTreeSet::from([0]), BTreeSet::from([1])])
-    );
+    assert_eq!(outcomes, BTreeSet::from([BTreeSet::from([0]), BTreeSet::from([1])]));
 }
 
 #[tokio::test]
@@ -342,10 +281,7 @@ async fn a_lost_sync_keeps_nothing_and_the_next_makes_good() {
         for _ in 0..=syncs {
             disk.sync(file).await.unwrap();
         }
-        assert_eq!(
-            bytes_of(&disk.crash_with(SimCrash::LoseAll)),
-            BTreeSet::from([byte])
-        );
+        assert_eq!(bytes_of(&disk.crash_with(SimCrash::LoseAll)), BTreeSet::from([byte]));
     }
 }
 
@@ -359,29 +295,15 @@ async fn lost_flipped_and_misdirected_writes_are_answered_with_ok() {
 
     disk.inject(SimOp::Write, 0, SimFault::BitFlip);
     write(&disk, file, 1, 0).await.unwrap();
-    let ones: u32 = disk
-        .contents("f")
-        .unwrap()
-        .iter()
-        .map(|byte| byte.count_ones())
-        .sum();
+    let ones: u32 = disk.contents("f").unwrap().iter().map(|byte| byte.count_ones()).sum();
     assert_eq!(ones, 1);
 
     write(&disk, file, 1, 0).await.unwrap();
     disk.inject(SimOp::Write, 0, SimFault::Misdirected);
     write(&disk, file, 1, 7).await.unwrap();
     let contents = disk.contents("f").unwrap();
-    assert_eq!(
-        contents
-            .iter()
-            .map(|&byte| usize::from(byte == 7))
-            .sum::<usize>(),
-        BLOCK_LEN
-    );
-    assert!(
-        contents[..BLOCK_LEN].iter().all(|&byte| byte == 0),
-        "not where it was meant to go"
-    );
+    assert_eq!(contents.iter().map(|&byte| usize::from(byte == 7)).sum::<usize>(), BLOCK_LEN);
+    assert!(contents[..BLOCK_LEN].iter().all(|&byte| byte == 0), "not where it was meant to go");
 }
 
 #[tokio::test]
@@ -405,10 +327,7 @@ async fn rot_stays() {
     disk.sync(file).await.unwrap();
     let contents = disk.crash_with(SimCrash::LoseAll).contents("f").unwrap();
     assert_eq!((contents[100], contents[BLOCK_LEN + 5]), (8, 1));
-    assert_eq!(
-        disk.rot("g", 0, 0).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(disk.rot("g", 0, 0).unwrap_err().kind(), io::ErrorKind::NotFound);
     let past = disk.rot("f", 2 * BLOCK_BYTES, 0);
     assert_eq!(past.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }

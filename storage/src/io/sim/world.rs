@@ -68,9 +68,7 @@ struct Version {
 
 impl Version {
     fn bytes(&self) -> &[u8] {
-        self.write
-            .get(self.at..self.at + SECTOR_BYTES)
-            .expect("a write holds whole sectors")
+        self.write.get(self.at..self.at + SECTOR_BYTES).expect("a write holds whole sectors")
     }
 }
 
@@ -151,10 +149,7 @@ impl World {
         }
         *self.counts.entry(op).or_default() += 1;
         self.note(&[op as u64]);
-        let due = self
-            .faults
-            .iter()
-            .position(|fault| fault.op == op && fault.after == 0);
+        let due = self.faults.iter().position(|fault| fault.op == op && fault.after == 0);
         for fault in self.faults.iter_mut().filter(|fault| fault.op == op) {
             fault.after = fault.after.saturating_sub(1);
         }
@@ -172,21 +167,12 @@ impl World {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let used: u64 = self.nodes.values().map(|node| node.len).sum();
-        if used
-            .checked_add(len)
-            .is_none_or(|sum| sum > self.capacity_bytes)
-        {
+        if used.checked_add(len).is_none_or(|sum| sum > self.capacity_bytes) {
             return Err(failure(SimFault::Enospc));
         }
         let node = self.next_node;
         self.next_node += 1;
-        self.nodes.insert(
-            node,
-            Node {
-                len,
-                ..Node::default()
-            },
-        );
+        self.nodes.insert(node, Node { len, ..Node::default() });
         self.names.insert(name.to_owned(), node);
         self.note(&[node, len]);
         Ok(())
@@ -207,15 +193,9 @@ impl World {
     }
 
     pub(super) fn list(&self, dir: &str) -> Vec<(String, u64)> {
-        let prefix = if dir.is_empty() {
-            String::new()
-        } else {
-            format!("{dir}/")
-        };
+        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
         let inside = self.names.iter().filter_map(|(name, node)| {
-            let name = name
-                .strip_prefix(&prefix)
-                .filter(|name| !name.contains('/'))?;
+            let name = name.strip_prefix(&prefix).filter(|name| !name.contains('/'))?;
             Some((name.to_owned(), self.nodes.get(node)?.len))
         });
         inside.collect()
@@ -284,11 +264,7 @@ impl World {
             None => {}
         }
         self.node_mut(id)?.put(serial, bytes, offset);
-        if fault == Some(SimFault::Eio) {
-            Err(failure(SimFault::Eio))
-        } else {
-            Ok(serial)
-        }
+        if fault == Some(SimFault::Eio) { Err(failure(SimFault::Eio)) } else { Ok(serial) }
     }
 
     /// From now on a sync covers this write.
@@ -302,11 +278,7 @@ impl World {
     pub(super) fn start_sync(&mut self, id: FileId) -> io::Result<Sync> {
         let fault = self.begin(SimOp::Sync)?;
         let serials = self.node(id)?.answered.clone();
-        Ok(Sync {
-            node: self.open.get(&id).copied(),
-            serials,
-            fault,
-        })
+        Ok(Sync { node: self.open.get(&id).copied(), serials, fault })
     }
 
     pub(super) fn sync(&mut self, sync: &Sync) -> io::Result<()> {
@@ -324,13 +296,11 @@ impl World {
             Some(_) => {
                 let random = &mut self.random;
                 node.make_durable(|serial| sync.serials.contains(&serial) && random.coin());
-                node.answered
-                    .retain(|serial| !sync.serials.contains(serial));
+                node.answered.retain(|serial| !sync.serials.contains(serial));
             }
             None => {
                 node.make_durable(|serial| sync.serials.contains(&serial));
-                node.answered
-                    .retain(|serial| !sync.serials.contains(serial));
+                node.answered.retain(|serial| !sync.serials.contains(serial));
             }
         }
         result
@@ -339,13 +309,7 @@ impl World {
     pub(super) fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let node = self.nodes.get(self.names.get(name)?)?;
         let count = usize::try_from(node.len).ok()? / SECTOR_BYTES;
-        Some(
-            sectors(0)
-                .take(count)
-                .flat_map(|sector| node.newest(sector))
-                .copied()
-                .collect(),
-        )
+        Some(sectors(0).take(count).flat_map(|sector| node.newest(sector)).copied().collect())
     }
 
     pub(super) fn rot(&mut self, name: &str, offset: u64, bit: u8) -> io::Result<()> {
@@ -356,17 +320,10 @@ impl World {
         }
         let sector = offset / SECTOR_BYTES as u64;
         let within = usize::try_from(offset % SECTOR_BYTES as u64).map_err(io::Error::other)?;
-        let newest = node
-            .versions
-            .get_mut(&sector)
-            .and_then(|versions| versions.last_mut());
+        let newest = node.versions.get_mut(&sector).and_then(|versions| versions.last_mut());
         let byte = match newest {
             Some(version) => Arc::make_mut(&mut version.write).get_mut(version.at + within),
-            None => node
-                .durable
-                .entry(sector)
-                .or_insert(Box::new(ZEROS))
-                .get_mut(within),
+            None => node.durable.entry(sector).or_insert(Box::new(ZEROS)).get_mut(within),
         };
         *byte.expect("an offset modulo the sector lies in the sector") ^= 1 << (bit % 8);
         Ok(())
@@ -376,10 +333,7 @@ impl World {
     pub(super) fn crash(&mut self, crash: SimCrash) -> Self {
         self.stopped = true;
         let seed = self.random.next();
-        let mut after = Self::new(SimConfig {
-            seed,
-            capacity_bytes: self.capacity_bytes,
-        });
+        let mut after = Self::new(SimConfig { seed, capacity_bytes: self.capacity_bytes });
         after.trace = self.trace ^ seed;
         after.next_node = self.next_node;
         after.next_serial = self.next_serial;
@@ -389,9 +343,7 @@ impl World {
         for (name, number) in &self.names {
             let node = self.nodes.get(number).expect("a name leads to a file");
             after.names.insert(name.clone(), *number);
-            after
-                .nodes
-                .insert(*number, node.survivor(&loss, &mut self.random));
+            after.nodes.insert(*number, node.survivor(&loss, &mut self.random));
         }
         after
     }
@@ -409,31 +361,21 @@ impl World {
 
 impl Node {
     fn newest(&self, sector: u64) -> &[u8] {
-        match self
-            .versions
-            .get(&sector)
-            .and_then(|versions| versions.last())
-        {
+        match self.versions.get(&sector).and_then(|versions| versions.last()) {
             Some(version) => version.bytes(),
             None => self.durable(sector),
         }
     }
 
     fn durable(&self, sector: u64) -> &[u8] {
-        self.durable
-            .get(&sector)
-            .map_or(ZEROS.as_slice(), |bytes| bytes.as_slice())
+        self.durable.get(&sector).map_or(ZEROS.as_slice(), |bytes| bytes.as_slice())
     }
 
     fn put(&mut self, serial: u64, bytes: Vec<u8>, offset: u64) {
         let count = bytes.len() / SECTOR_BYTES;
         let write = Arc::new(bytes);
         for (index, sector) in sectors(offset).take(count).enumerate() {
-            let version = Version {
-                serial,
-                write: Arc::clone(&write),
-                at: index * SECTOR_BYTES,
-            };
+            let version = Version { serial, write: Arc::clone(&write), at: index * SECTOR_BYTES };
             self.versions.entry(sector).or_default().push(version);
         }
     }
@@ -445,12 +387,8 @@ impl Node {
         for (&sector, versions) in &mut self.versions {
             let is_chosen =
                 |v: &Version| *choices.entry(v.serial).or_insert_with(|| chosen(v.serial));
-            let Some(index) = versions
-                .iter()
-                .map(is_chosen)
-                .collect::<Vec<_>>()
-                .iter()
-                .rposition(|&c| c)
+            let Some(index) =
+                versions.iter().map(is_chosen).collect::<Vec<_>>().iter().rposition(|&c| c)
             else {
                 continue;
             };
@@ -476,11 +414,7 @@ impl Node {
             };
             durable.insert(sector, picked);
         }
-        Self {
-            len: self.len,
-            durable,
-            ..Self::default()
-        }
+        Self { len: self.len, durable, ..Self::default() }
     }
 }
 

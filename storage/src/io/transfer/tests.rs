@@ -79,10 +79,7 @@ fn endless_interruptions_are_an_error_in_the_end() {
 fn other_errors_are_final() {
     let error = io::Error::from(rustix::io::Errno::IO);
     let (result, positions) = feed(transfer(Direction::Write), [Ok(4096), Err(error)]);
-    assert_eq!(
-        result.unwrap_err().raw_os_error(),
-        Some(rustix::io::Errno::IO.raw_os_error())
-    );
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
     assert_eq!(positions, [0, 4096]);
 }
 

@@ -1,0 +1,1 @@
+//! The benches live beside this file; each is a program of its own.
