@@ -1,6 +1,7 @@
 //! What a chunk costs: encrypt and decrypt, in place and from one buffer to another.
 //!
-//! `cargo bench --profile release -p kluis-benches` runs it; how to read the figures is in README.md.
+//! `cargo bench --profile release -p kluis-benches` runs it; how to read the figures is in
+//! README.md.
 
 use std::hint::black_box;
 

@@ -1,6 +1,7 @@
 //! What went wrong, told by what the caller should do.
 //!
-//! Owns: [`Error`] and [`ErrorKind`]. Knows nothing of: HTTP, S3 codes; the server maps kinds to codes in one match.
+//! Owns: [`Error`] and [`ErrorKind`]. Knows nothing of: HTTP, S3 codes; the server maps kinds to
+//! codes in one match.
 //!
 //! Invariants
 //! - No text in an error holds plaintext, user metadata or key bytes; object names stay out too.
@@ -18,8 +19,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The request body ended early, was too long, or failed one of the checks its sender asked for.
-    /// The cause is the server's own body error; nothing was stored.
+    /// The request body ended early, was too long, or failed one of the checks its sender asked
+    /// for. The cause is the server's own body error; nothing was stored.
     Body,
     /// Another write won the race for this row; read again, then decide.
     Conflict,
@@ -57,7 +58,8 @@ pub enum ErrorKind {
     Refused,
     /// Stored bytes passed their CRC and failed authentication: somebody changed them.
     Tampered,
-    /// Volume, metadata or key store did not answer in time, or a queue is full. Retry with back-off.
+    /// Volume, metadata or key store did not answer in time, or a queue is full. Retry with
+    /// back-off.
     Unavailable,
 }
 

@@ -3,7 +3,8 @@
 //! Owns: prefixes, delimiters, where a page ends. Knows nothing of: continuation tokens, XML.
 //!
 //! Invariants
-//! - A page costs what it shows: a common prefix is one seek, bodies and old versions are elsewhere.
+//! - A page costs what it shows: a common prefix is one seek, bodies and old versions are
+//!   elsewhere.
 //! - A key that is not usable leaves ETag and checksum of its objects empty; it never fails a page.
 
 use std::collections::HashMap;

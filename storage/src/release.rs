@@ -5,8 +5,8 @@
 //! Knows nothing of: why a stream was given up; keys.
 //!
 //! Invariants
-//! - A location row and its bytes change hands in one commit: while the row is there its bytes count
-//!   as live, afterwards as dead.
+//! - A location row and its bytes change hands in one commit: while the row is there its bytes
+//!   count as live, afterwards as dead.
 //! - A stream in the queue stays there until its last location row is gone, so a crash at any point
 //!   is taken up again at the next start.
 //! - Streams of a content that is being read are left alone until the reader is gone.

@@ -160,8 +160,8 @@ impl ETag {
     }
 }
 
-/// Content headers (`content-type`, `cache-control`, …) and user metadata (`x-amz-meta-…`), by their
-/// lower-case names. Only ever stored sealed.
+/// Content headers (`content-type`, `cache-control`, …) and user metadata (`x-amz-meta-…`), by
+/// their lower-case names. Only ever stored sealed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ObjectHeaders(pub BTreeMap<String, String>);
 

@@ -30,7 +30,8 @@ pub(super) struct Core {
     pub(super) config: VolumeConfig,
     pub(super) volume: VolumeId,
     pub(super) fence: Fence,
-    /// The next record's number: the count of opens in the upper 24 bits, a counter in the lower 40.
+    /// The next record's number: the count of opens in the upper 24 bits, a counter in the lower
+    /// 40.
     pub(super) rec_seq: AtomicU64,
     pub(super) supers: Mutex<Supers>,
     pub(super) segments: Segments,

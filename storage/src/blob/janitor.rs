@@ -4,8 +4,8 @@
 //! superblock's note of the metadata's progress. Does not know: who abandoned what, or why.
 //!
 //! Invariants
-//! - A dead range keeps its pin until its filler is written: its segment cannot be closed, reclaimed
-//!   and used again while a write to it is under way.
+//! - A dead range keeps its pin until its filler is written: its segment cannot be closed,
+//!   reclaimed and used again while a write to it is under way.
 //! - Dead ranges are bounded by the reservations, of which every writer has one.
 
 use std::mem;

@@ -7,8 +7,8 @@
 //! Invariants
 //! - Records of a batch start at multiples of 8 bytes, the batch is whole blocks, and what lies
 //!   between and behind records is zero.
-//! - The packer has buffers of its own: senders hold buffers while they wait for it, so that it must
-//!   never wait for theirs.
+//! - The packer has buffers of its own: senders hold buffers while they wait for it, so that it
+//!   must never wait for theirs.
 //! - A batch fails as a whole, and then the volume is fenced.
 
 use std::sync::Arc;

@@ -53,8 +53,8 @@ pub struct ChunkRead {
 }
 
 impl ChunkRead {
-    /// Where each chunk lies. The answer does not borrow the buffer, so that chunks can be decrypted
-    /// in place.
+    /// Where each chunk lies. The answer does not borrow the buffer, so that chunks can be
+    /// decrypted in place.
     pub fn spans(&self) -> impl Iterator<Item = ChunkSpan> + use<> {
         let location = self.location;
         let blocks_start = self.piece.blocks.start;

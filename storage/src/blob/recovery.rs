@@ -1,7 +1,7 @@
 //! Opening a volume, and what a crash left of it.
 //!
-//! Owns: the order of the steps, the report. Does not know: metadata; whoever opened it compares the
-//! report with it.
+//! Owns: the order of the steps, the report. Does not know: metadata; whoever opened it compares
+//! the report with it.
 //!
 //! Invariants
 //! - A segment that was open when the node stopped is closed, never appended to: behind a torn tail

@@ -3,8 +3,8 @@
 //! Owns: its layout and checksum. Knows nothing of: which of the two files holds the newer one.
 //!
 //! Invariants
-//! - Magic, format version and the place of the checksum are the same in every version, for ever, so
-//!   that an older build can tell "newer than I am" from "damaged".
+//! - Magic, format version and the place of the checksum are the same in every version, for ever,
+//!   so that an older build can tell "newer than I am" from "damaged".
 //! - Bytes without a meaning are zero.
 //!   Bytes: docs/FORMAT.md, "Superblock".
 

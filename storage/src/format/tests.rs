@@ -1,3 +1,5 @@
+//! Headers and superblocks: round trips, and every bit flipped.
+
 use proptest::prelude::*;
 
 use super::*;

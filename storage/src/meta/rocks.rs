@@ -29,8 +29,8 @@ type Db = DBWithThreadMode<MultiThreaded>;
 const NS_BYTES: usize = 16;
 /// The share of the cache that memtables may take: half, so that reads keep the other half.
 const MEMTABLE_DIVISOR: usize = 2;
-/// What a memtable takes from memory at a time. RocksDB's own choice, an eighth of a memtable, would
-/// cost 147 MiB when each of 275 families holds one row.
+/// What a memtable takes from memory at a time. RocksDB's own choice, an eighth of a memtable,
+/// would cost 147 MiB when each of 275 families holds one row.
 const ARENA_BLOCK_BYTES: usize = 64 << 10;
 /// One memtable of a shared family.
 const POOLED_MEMTABLE_BYTES: usize = 16 << 20;
@@ -57,8 +57,8 @@ struct Settings {
 }
 
 impl RocksMeta {
-    /// Opens the store in `dir`, making it with `pooled` shared families if it is new. `cache_bytes`
-    /// bounds blocks and memtables together.
+    /// Opens the store in `dir`, making it with `pooled` shared families if it is new.
+    /// `cache_bytes` bounds blocks and memtables together.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`]: RocksDB refuses the files. [`ErrorKind::Unavailable`]: another
@@ -133,7 +133,8 @@ impl MetaStore for RocksMeta {
         options.set_read_tier(ReadTier::BlockCache);
         match self.db.get_pinned_cf_opt(&family, row_key, &options) {
             Ok(row) => Some(Ok(row.map(|value| Bytes::copy_from_slice(&value)))),
-            // The blocks are not in memory ("Incomplete"), or the read failed: the plain read tells.
+            // The blocks are not in memory ("Incomplete"), or the read failed: the plain read
+            // tells.
             Err(_) => None,
         }
     }

@@ -1,3 +1,5 @@
+//! Writers that are dropped leave a filler and nothing else.
+
 use std::pin::pin;
 use std::task::Poll;
 

@@ -1,3 +1,5 @@
+//! Flipped, cut and swapped bytes of records are found and named.
+
 use super::*;
 use crate::blob::segment::file_name;
 

@@ -1,3 +1,5 @@
+//! Errors of the disk at every write and flush fence the volume.
+
 use super::*;
 
 /// What follows a failed write or flush: no more writes, but reads.

@@ -1,3 +1,5 @@
+//! Location rows: every value comes back, other bytes are refused.
+
 use proptest::prelude::*;
 
 use super::*;

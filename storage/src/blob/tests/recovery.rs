@@ -1,3 +1,5 @@
+//! What a start finds in segments that were open.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is written is read, in every size and many at a time.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Spare segments are made in the background and used.
+
 use std::time::Duration;
 
 use super::*;

@@ -1,0 +1,183 @@
+//! What each route of the operator's API does.
+//!
+//! Owns: the way from a request to the directory and back. Knows nothing of: HTTP.
+
+use http::StatusCode;
+use kluis_kms::TenantId;
+use zeroize::Zeroize as _;
+
+use super::types::{
+    AccessKey, AccessKeys, CreateAccessKey, CreateTenants, CreateUser, CreatedAccessKey,
+    CreatedTenant, CreatedTenants, Done, PAGE_ENTRIES_MAX, TENANTS_PER_REQUEST_MAX, Tenant,
+    Tenants, User, Users,
+};
+use super::{Admin, Refused, Reply, ok, with_status};
+use crate::auth::creds::{NewTenant, TenantInfo, UserInfo};
+use crate::front::rewrite::percent_decode;
+
+/// The user that a tenant begins with.
+const ROOT_USER: &str = "root";
+
+impl Admin {
+    pub(super) fn status(&self) -> Reply {
+        ok(&self.observer.health())
+    }
+
+    pub(super) fn list_tenants(&self, query: &str) -> Reply {
+        let page = Page::read(query)?;
+        let found = self.directory.list_tenants(page.after.as_deref(), page.limit)?;
+        let next = page.next(found.len(), found.last().map(|tenant| tenant.name.as_str()));
+        ok(&Tenants { tenants: found.into_iter().map(tenant).collect(), next })
+    }
+
+    pub(super) fn show_tenant(&self, name: &str) -> Reply {
+        ok(&tenant(self.directory.show(name)?))
+    }
+
+    pub(super) async fn create_tenants(&self, asked: CreateTenants) -> Reply {
+        let names = asked.names;
+        if names.is_empty() || names.len() > TENANTS_PER_REQUEST_MAX {
+            let message = format!("give 1 to {TENANTS_PER_REQUEST_MAX} names");
+            return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid", message));
+        }
+        self.directory.check_tenant_names(&names)?;
+        let tenants: Vec<_> =
+            names.into_iter().map(|name| (self.directory.reserve_tenant_id(), name)).collect();
+        let ids: Vec<TenantId> = tenants.iter().map(|(id, _)| *id).collect();
+        self.engine.create_namespaces(&ids).await?;
+        let made = self.directory.create_tenants(&tenants).await?;
+        let mut answer = CreatedTenants { tenants: made.into_iter().map(created).collect() };
+        let reply = with_status(StatusCode::CREATED, &answer);
+        for tenant in &mut answer.tenants {
+            tenant.secret_access_key.zeroize();
+        }
+        reply
+    }
+
+    pub(super) async fn set_suspended(&self, name: &str, is_suspended: bool) -> Reply {
+        if is_suspended {
+            self.directory.suspend(name).await?;
+        } else {
+            self.directory.resume(name).await?;
+        }
+        self.show_tenant(name)
+    }
+
+    pub(super) fn list_users(&self, tenant: &str, query: &str) -> Reply {
+        let page = Page::read(query)?;
+        let found = self.directory.list_users(tenant, page.after.as_deref(), page.limit)?;
+        let next = page.next(found.len(), found.last().map(|user| user.name.as_str()));
+        ok(&Users { users: found.into_iter().map(user).collect(), next })
+    }
+
+    pub(super) async fn create_user(&self, tenant: &str, asked: CreateUser) -> Reply {
+        let made = self.directory.create_user(tenant, &asked.name).await?;
+        with_status(StatusCode::CREATED, &user(made))
+    }
+
+    pub(super) fn list_access_keys(&self, tenant: &str, query: &str) -> Reply {
+        let name = field(query, "user")?.unwrap_or_else(|| ROOT_USER.to_owned());
+        let found = self.directory.list_access_keys(tenant, &name)?;
+        let access_keys = found
+            .into_iter()
+            .map(|it| AccessKey {
+                access_key_id: it.access_key_id,
+                created_ms: it.created_ms,
+                active: it.is_active,
+            })
+            .collect();
+        ok(&AccessKeys { access_keys })
+    }
+
+    pub(super) async fn create_access_key(&self, tenant: &str, asked: CreateAccessKey) -> Reply {
+        let made = self.directory.create_access_key(tenant, &asked.user).await?;
+        let mut answer = CreatedAccessKey {
+            user: asked.user,
+            access_key_id: made.access_key_id,
+            secret_access_key: made.secret_access_key.expose().to_owned(),
+        };
+        let reply = with_status(StatusCode::CREATED, &answer);
+        answer.secret_access_key.zeroize();
+        reply
+    }
+
+    pub(super) async fn revoke_access_key(&self, tenant: &str, access_key_id: &str) -> Reply {
+        let tenant_id = self.directory.show(tenant)?.tenant_id;
+        let credential = self.directory.lookup(access_key_id)?;
+        if credential.is_none_or(|it| it.user().tenant != tenant_id) {
+            let message = format!("{tenant} has no access key {access_key_id} in force");
+            return Err(Refused::not_found(message));
+        }
+        self.directory.revoke_access_key(access_key_id).await?;
+        ok(&Done {})
+    }
+}
+
+fn created(made: NewTenant) -> CreatedTenant {
+    CreatedTenant {
+        tenant_id: made.tenant_id.to_string(),
+        account_id: made.account_id.to_string(),
+        name: made.name,
+        access_key_id: made.access_key_id,
+        secret_access_key: made.secret_access_key.expose().to_owned(),
+    }
+}
+
+fn tenant(info: TenantInfo) -> Tenant {
+    Tenant {
+        tenant_id: info.tenant_id.to_string(),
+        account_id: info.account_id.to_string(),
+        name: info.name,
+        created_ms: info.created_ms,
+        suspended: info.is_suspended,
+    }
+}
+
+fn user(info: UserInfo) -> User {
+    User {
+        user_id: info.user.to_string(),
+        name: info.name,
+        root: info.is_root,
+        created_ms: info.created_ms,
+    }
+}
+
+/// Which part of a list is asked for.
+struct Page {
+    after: Option<String>,
+    limit: usize,
+}
+
+impl Page {
+    fn read(query: &str) -> Result<Self, Refused> {
+        let limit = match field(query, "limit")? {
+            None => PAGE_ENTRIES_MAX,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|limit| (1..=PAGE_ENTRIES_MAX).contains(limit))
+                .ok_or_else(|| invalid(format!("limit: give 1 to {PAGE_ENTRIES_MAX}")))?,
+        };
+        Ok(Self { after: field(query, "after")?, limit })
+    }
+
+    /// Where to go on, if the page is full.
+    fn next(&self, count: usize, last: Option<&str>) -> Option<String> {
+        last.filter(|_| count >= self.limit).map(str::to_owned)
+    }
+}
+
+fn field(query: &str, name: &str) -> Result<Option<String>, Refused> {
+    let text = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let Some(text) = text else { return Ok(None) };
+    decode(text).map(Some).ok_or_else(|| invalid(format!("{name}: not UTF-8")))
+}
+
+/// Undoes percent-encoding.
+pub(super) fn decode(text: &str) -> Option<String> {
+    String::from_utf8(percent_decode(text)).ok()
+}
+
+fn invalid(message: String) -> Refused {
+    Refused::new(StatusCode::BAD_REQUEST, "invalid", message)
+}

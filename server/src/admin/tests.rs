@@ -1,0 +1,178 @@
+//! The operator's API over its socket, on an engine in a temporary directory.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use kluis_kms::env::{Env, OsRng};
+use kluis_kms::{Kms, MemoryStore};
+use kluis_storage::{EngineConfig, VolumeConfig};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::Config;
+use crate::http::{Drain, Settings, Shared};
+use crate::metrics::Metrics;
+
+struct Node {
+    engine: Engine,
+    directory: Directory,
+    drain: Drain,
+    served: JoinHandle<()>,
+}
+
+async fn start(data: &Path) -> Node {
+    let env = Env::system();
+    let store = MemoryStore::new(Arc::new(OsRng)).unwrap();
+    let kms = Arc::new(Kms::create(data, &store, env.clone()).unwrap());
+    let config = EngineConfig {
+        pool_bytes: 16 << 20,
+        reserve_bytes: 1 << 20,
+        volume: VolumeConfig {
+            segment_bytes: 16 << 20,
+            prewrite: false,
+            writer_slabs_max: 8,
+            ..VolumeConfig::default()
+        },
+        ..EngineConfig::default()
+    };
+    let engine = Engine::open(data, config, Arc::clone(&kms), env.clone()).await.unwrap();
+    let directory = Directory::open(engine.registry(), kms, env);
+    let drain = Drain::new();
+    let stats = engine.clone();
+    let observer = Arc::new(Observer {
+        stats: Box::new(move || stats.stats()),
+        metrics: Metrics::start().unwrap(),
+        is_dev: false,
+        drain: drain.clone(),
+    });
+    let admin = Arc::new(Admin::new(engine.clone(), directory.clone(), observer));
+    let settings = Settings::new(&Config { drain_seconds: 1, ..Config::default() });
+    let shared = Arc::new(Shared::new(admin, settings, drain.clone()).await);
+    let served = tokio::spawn(serve_socket(bind(data).unwrap(), shared, drain.clone()));
+    Node { engine, directory, drain, served }
+}
+
+impl Node {
+    async fn stop(self) {
+        self.drain.begin();
+        self.served.await.unwrap();
+        self.engine.close().await.unwrap();
+    }
+}
+
+#[track_caller]
+fn check_refused<T>(result: Result<T, ClientError>, kind: &str, words: &str) {
+    match result.err().unwrap() {
+        ClientError::Refused(refusal) => {
+            assert_eq!(refusal.kind, kind);
+            assert!(refusal.message.contains(words), "{}", refusal.message);
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_made_shown_suspended_and_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path()).await;
+    let mut client = Client::connect(folder.path()).await.unwrap();
+    let asked = CreateTenants { names: vec!["acme".to_owned(), "b.test".to_owned()] };
+    let made: CreatedTenants = client.post("/v1/tenants", &asked).await.unwrap();
+    let [acme, other] = made.tenants.as_slice() else { panic!("not two tenants") };
+    assert_eq!((acme.name.as_str(), other.name.as_str()), ("acme", "b.test"));
+    assert_eq!((acme.account_id.len(), acme.tenant_id.len()), (12, 32));
+    let credential = node.directory.lookup(&acme.access_key_id).unwrap().unwrap();
+    assert_eq!(credential.user().tenant.to_string(), acme.tenant_id);
+    let taken: Result<CreatedTenants, _> = client.post("/v1/tenants", &asked).await;
+    check_refused(taken, "exists", "acme");
+
+    let list: Tenants = client.call(Method::GET, "/v1/tenants?limit=1").await.unwrap();
+    assert_eq!((list.tenants.len(), list.next.as_deref()), (1, Some("acme")));
+    let list: Tenants = client.call(Method::GET, "/v1/tenants?after=acme").await.unwrap();
+    assert_eq!((list.tenants.len(), list.next), (1, None));
+    for (verb, suspended) in [("suspend", true), ("suspend", true), ("resume", false)] {
+        let path = format!("/v1/tenants/acme/{verb}");
+        let tenant: Tenant = client.call(Method::POST, &path).await.unwrap();
+        assert_eq!(tenant.suspended, suspended);
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_get_access_keys_and_lose_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path()).await;
+    let mut client = Client::connect(folder.path()).await.unwrap();
+    let asked = CreateTenants { names: vec!["acme".to_owned(), "other".to_owned()] };
+    let _: CreatedTenants = client.post("/v1/tenants", &asked).await.unwrap();
+    let user = CreateUser { name: "alice@example.com".to_owned() };
+    let made: User = client.post("/v1/tenants/acme/users", &user).await.unwrap();
+    assert!(!made.root);
+    let users: Users = client.call(Method::GET, "/v1/tenants/acme/users").await.unwrap();
+    assert_eq!(users.users.len(), 2);
+
+    let asked = CreateAccessKey { user: "alice@example.com".to_owned() };
+    let made: CreatedAccessKey = client.post("/v1/tenants/acme/access-keys", &asked).await.unwrap();
+    let list = format!("/v1/tenants/acme/access-keys?user={}", encode("alice@example.com"));
+    let keys: AccessKeys = client.call(Method::GET, &list).await.unwrap();
+    assert!(keys.access_keys.iter().all(|it| it.active && it.access_key_id == made.access_key_id));
+
+    let foreign = format!("/v1/tenants/other/access-keys/{}", made.access_key_id);
+    let refused: Result<Done, _> = client.call(Method::DELETE, &foreign).await;
+    check_refused(refused, "not_found", "has no access key");
+    let own = format!("/v1/tenants/acme/access-keys/{}", made.access_key_id);
+    let _: Done = client.call(Method::DELETE, &own).await.unwrap();
+    assert!(node.directory.lookup(&made.access_key_id).unwrap().is_none());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_requests_are_refused_and_make_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path()).await;
+    let mut client = Client::connect(folder.path()).await.unwrap();
+    for (names, kind, words) in [
+        (vec![], "invalid", "1 to 1000 names"),
+        (vec!["ok".to_owned(), "bad/name".to_owned()], "invalid", "name of a tenant"),
+        (vec!["twice".to_owned(), "twice".to_owned()], "exists", "twice"),
+    ] {
+        let asked = CreateTenants { names };
+        let refused: Result<CreatedTenants, _> = client.post("/v1/tenants", &asked).await;
+        check_refused(refused, kind, words);
+    }
+    for (method, path, kind) in [
+        (Method::GET, "/v1/tenants/absent", "not_found"),
+        (Method::GET, "/v1/tenants/absent/users", "not_found"),
+        (Method::POST, "/v1/tenants/absent/suspend", "not_found"),
+        (Method::GET, "/v1/tenants?limit=0", "invalid"),
+        (Method::POST, "/v1/tenants", "invalid"),
+        (Method::GET, "/v2/tenants", "not_found"),
+        (Method::DELETE, "/v1/tenants/absent", "not_found"),
+        (Method::GET, "/v1/tenants/%ff", "invalid"),
+    ] {
+        let refused: Result<Done, _> = client.call(method, path).await;
+        check_refused(refused, kind, "");
+    }
+    let list: Tenants = client.call(Method::GET, "/v1/tenants").await.unwrap();
+    assert!(list.tenants.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_of_a_deep_directory_is_reached_and_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("a-long-name-of-a-directory/".repeat(8));
+    std::fs::create_dir_all(&data).unwrap();
+    let error = Client::connect(&data).await.err().unwrap().to_string();
+    assert!(error.contains("no node runs on") && error.contains("kluis serve"), "{error}");
+    // What a node that was killed leaves behind.
+    drop(bind(&data).unwrap());
+    let node = start(&data).await;
+    assert!(
+        std::fs::metadata(socket_path(&data)).unwrap().uid() == rustix::process::geteuid().as_raw()
+    );
+    let mut client = Client::connect(&data).await.unwrap();
+    let status: serde_json::Value = client.call(Method::GET, "/v1/status").await.unwrap();
+    assert_eq!(status["status"], "ready");
+    node.stop().await;
+}

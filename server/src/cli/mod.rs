@@ -1,0 +1,148 @@
+//! The command line: one file per command.
+//!
+//! Owns: arguments, what is printed, exit codes. Knows nothing of: how a command is carried out.
+//!
+//! Invariants
+//! - With `--json`, standard output holds one JSON document and nothing else. Logs and errors go to
+//!   standard error.
+//! - Exit codes: 0 done, 1 refused (or damage found), 2 could not run.
+
+mod access_key;
+mod check;
+mod completions;
+mod config;
+mod flags;
+mod output;
+mod serve;
+mod tenant;
+mod user;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::admin::ClientError;
+use crate::node::NodeError;
+
+/// The command did what it was asked for.
+const EXIT_DONE: u8 = 0;
+/// The node refused, or damage was found.
+const EXIT_REFUSED: u8 = 1;
+/// The command could not run: bad arguments, no node, a file that cannot be read.
+pub(crate) const EXIT_COULD_NOT_RUN: u8 = 2;
+
+/// An encrypted object store with the API of S3, for many tenants on one node.
+#[derive(Parser)]
+#[command(name = "kluis", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    /// Prints one JSON document instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kluis serve ./data --dev
+  kluis tenant create acme --data-dir ./data
+  kluis user create alice --tenant acme --data-dir ./data
+  kluis check ./data";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a node on a data directory.
+    Serve(serve::Serve),
+    /// Makes and manages tenants.
+    Tenant {
+        #[command(subcommand)]
+        command: tenant::Tenant,
+    },
+    /// Makes and lists users of a tenant.
+    User {
+        #[command(subcommand)]
+        command: user::User,
+    },
+    /// Makes, lists and revokes access keys of a tenant.
+    AccessKey {
+        #[command(subcommand)]
+        command: access_key::AccessKey,
+    },
+    /// Verifies a data directory that no node has open.
+    Check(check::Check),
+    /// Prints the documented default configuration.
+    Config(config::Print),
+    /// Prints a completion script for a shell.
+    Completions(completions::Completions),
+}
+
+/// Where the node is that a command talks to.
+#[derive(Args)]
+struct Node {
+    /// The data directory of the running node.
+    #[arg(long, value_name = "DIR", env = "KLUIS_DATA_DIR")]
+    data_dir: PathBuf,
+}
+
+/// Why a command failed, and the exit code that says so.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn could_not_run(message: impl fmt::Display) -> Self {
+        Self { code: EXIT_COULD_NOT_RUN, message: message.to_string() }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let code = match &error {
+            ClientError::Refused(_) => EXIT_REFUSED,
+            ClientError::Broken(_) | ClientError::NoNode(..) => EXIT_COULD_NOT_RUN,
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        Self::could_not_run(error)
+    }
+}
+
+/// What a command returns: an exit code, or a failure to print.
+type Outcome = Result<u8, Failure>;
+
+/// Reads the arguments and carries the command out.
+pub(crate) fn run() -> ExitCode {
+    let Cli { json, command } = Cli::parse();
+    let outcome = match command {
+        Command::Serve(command) => command.run(json),
+        Command::Tenant { command } => with_runtime(command.run(json)),
+        Command::User { command } => with_runtime(command.run(json)),
+        Command::AccessKey { command } => with_runtime(command.run(json)),
+        Command::Check(command) => command.run(json),
+        Command::Config(command) => command.run(),
+        Command::Completions(command) => Ok(command.run(&mut Cli::command())),
+    };
+    ExitCode::from(outcome.unwrap_or_else(|failure| {
+        eprintln!("kluis: {}", failure.message);
+        failure.code
+    }))
+}
+
+/// Carries out a command that talks to a node.
+fn with_runtime(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::could_not_run)?
+        .block_on(command)
+}
+
+#[cfg(test)]
+mod tests;

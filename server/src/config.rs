@@ -1,0 +1,333 @@
+//! The node's configuration: one struct, read from a TOML file, then the environment, then flags.
+//!
+//! The doc comments below are the documentation: `kluis config --print` and `kluis serve --help`
+//! are made from them. Owns: defaults, bounds, the order of the layers, what may go with what.
+//! Knows nothing of: who uses a field.
+//!
+//! Invariants
+//! - Every field has a default that runs. An unknown field or a value out of bounds is refused, and
+//!   the error names the layer it came from.
+//! - Units stand in the names. No field holds a secret.
+
+mod field;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use field::FieldValue;
+pub(crate) use field::{Bounds, Field, Kind};
+
+/// Defines [`Config`] and [`FIELDS`] from one list, so that neither can miss a field.
+macro_rules! config {
+    ($( [$section:literal] $(
+        $(#[doc = $doc:literal])+
+        $name:ident: $type:ty = $default:expr, $bounds:expr;
+    )+ )+) => {
+        /// How the node runs.
+        #[derive(Clone, Debug, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct Config {
+            $($( $(#[doc = $doc])+ pub(crate) $name: $type, )+)+
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($( $name: $default, )+)+ }
+            }
+        }
+
+        /// Every field of [`Config`], in the order of the documentation.
+        pub(crate) const FIELDS: &[Field] = &[ $($( Field {
+            name: stringify!($name),
+            section: $section,
+            docs: &[$($doc),+],
+            kind: <$type as FieldValue>::KIND,
+            bounds: $bounds,
+            value: |config| config.$name.to_toml(),
+        }, )+)+ ];
+    };
+}
+
+config! {
+    ["Listeners"]
+    /// Where the S3 API listens: an IP address and a port. Port 0 takes a free one.
+    listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9000)), Bounds::Any;
+    /// PEM file with the certificate chain of the S3 API. With it and `tls_key_file` the listener
+    /// speaks TLS only. Both files are read again on SIGHUP and when they change.
+    tls_certificate_file: Option<PathBuf> = None, Bounds::Any;
+    /// PEM file with the private key of `tls_certificate_file`.
+    tls_key_file: Option<PathBuf> = None, Bounds::Any;
+    /// Allows HTTP without TLS on an address that is not loopback. Signatures protect requests from
+    /// change, but bodies and object names are then readable on the network.
+    allow_plain_http_on_public: bool = false, Bounds::Any;
+    /// Where `/health/live`, `/health/ready` and `/metrics` are served, in plain HTTP. Unset: on
+    /// `listen` if that is a loopback address, and nowhere if it is not.
+    metrics_listen: Option<SocketAddr> = None, Bounds::Any;
+    /// Where the operator's API listens in addition to `admin.sock` in the data directory. It needs
+    /// the three `admin_` files: a client must show a certificate.
+    admin_listen: Option<SocketAddr> = None, Bounds::Any;
+    /// PEM file with the certificate chain of the operator's API.
+    admin_certificate_file: Option<PathBuf> = None, Bounds::Any;
+    /// PEM file with the private key of `admin_certificate_file`.
+    admin_key_file: Option<PathBuf> = None, Bounds::Any;
+    /// PEM file with the certificates that a client of `admin_listen` must be signed by.
+    admin_client_ca_file: Option<PathBuf> = None, Bounds::Any;
+
+    ["S3"]
+    /// The region that requests are signed for.
+    region: String = "us-east-1".to_owned(), Bounds::Any;
+    /// The host name that buckets are subdomains of: with `s3.example.com`, the host
+    /// `photos.s3.example.com` names the bucket `photos`. Unset: buckets stand in the path only.
+    domain: Option<String> = None, Bounds::Any;
+    /// The largest XML document of a request, in bytes. CompleteMultipartUpload with 10,000 parts
+    /// and a checksum on each takes about 3 MiB.
+    xml_bytes_max: u64 = 8 << 20, Bounds::Range(64 << 10, 20 << 20);
+
+    ["Limits"]
+    /// Connections to the S3 API at one time. More wait in the listen queue of the system.
+    connections_max: u64 = 4_096, Bounds::Range(1, 1_000_000);
+    /// The header section of a request, in bytes, with the request line. Beyond it: status 431.
+    header_bytes_max: u64 = 32 << 10, Bounds::Range(8 << 10, 256 << 10);
+    /// Header fields in one request.
+    header_count_max: u64 = 200, Bounds::Range(16, 10_000);
+    /// How long a client may take to send a header section, or to finish a TLS handshake, in
+    /// seconds.
+    header_timeout_seconds: u64 = 15, Bounds::Range(1, 3_600);
+    /// How long a connection may stay open between two requests, in seconds.
+    idle_timeout_seconds: u64 = 75, Bounds::Range(1, 86_400);
+    /// How long a client may stop sending a request body or taking an answer, in seconds. One that
+    /// sends less than 8 KiB in this time counts as stopped.
+    body_stall_seconds: u64 = 30, Bounds::Range(1, 3_600);
+    /// Memory for request bodies that are being received, in bytes. A body takes as much as is held
+    /// of it at one time: an XML document its length, an object at most 1 MiB. Requests beyond it
+    /// wait, and are told to slow down (503) after `body_stall_seconds`.
+    request_bytes_max: u64 = 256 << 20, Bounds::Range(16 << 20, 1 << 40);
+    /// Requests that one HTTP/2 connection may have open.
+    http2_streams_max: u64 = 64, Bounds::Range(1, 1_000);
+    /// How long requests may take to finish after SIGTERM or SIGINT, in seconds. A second signal
+    /// ends the node at once.
+    drain_seconds: u64 = 10, Bounds::Range(0, 3_600);
+
+    ["Root key"]
+    /// File with the passphrase that seals the root key; `-` reads it from standard input. Unset:
+    /// the environment variable KLUIS_PASSPHRASE, then the systemd credential `kluis-passphrase`.
+    passphrase_file: Option<PathBuf> = None, Bounds::Any;
+
+    ["Logs"]
+    /// The least severe messages that are logged to standard error.
+    log_level: String = "info".to_owned(),
+        Bounds::OneOf(&["error", "warn", "info", "debug", "trace"]);
+    /// How log lines look.
+    log_format: String = "json".to_owned(), Bounds::OneOf(&["json", "text"]);
+    /// Whether every request is logged: one line, without object names and query values.
+    access_log: bool = true, Bounds::Any;
+
+    ["Storage"]
+    /// How the disk is driven. `auto` takes `ring` (io_uring) where the kernel allows it.
+    io_backend: String = "auto".to_owned(), Bounds::OneOf(&["auto", "ring", "threads"]);
+    /// Threads of the `threads` backend.
+    io_threads: u64 = 16, Bounds::Range(1, 512);
+    /// Refuses a file system that cannot be read and written past the page cache.
+    require_direct_io: bool = false, Bounds::Any;
+    /// Memory for disk buffers, in bytes. Requests wait for a buffer when it is used up.
+    buffer_bytes_max: u64 = 64 << 20, Bounds::Range(16 << 20, 64 << 30);
+    /// Size of a segment file, in bytes, as a new data directory begins with; an existing one keeps
+    /// its own.
+    segment_bytes: u64 = 256 << 20, Bounds::Range(16 << 20, 4 << 30);
+    /// Whether spare segments are filled with zeros in the background, which makes flushes cheaper
+    /// on ext4.
+    prewrite_segments: bool = true, Bounds::Any;
+    /// What all segments together may take, in bytes. Unset: all there is.
+    volume_bytes_max: Option<u64> = None, Bounds::Range(64 << 20, 1 << 60);
+    /// Free space on the disk below which writes are refused (507), in bytes. Reads and deletes go
+    /// on.
+    reserve_bytes: u64 = 2 << 30, Bounds::Range(64 << 20, 1 << 50);
+    /// Memory for the metadata, in bytes: blocks that were read, and rows not yet in a table file.
+    metadata_cache_bytes: u64 = 256 << 20, Bounds::Range(32 << 20, 1 << 40);
+    /// Objects up to this size are kept in the metadata store, in bytes.
+    inline_bytes_max: u64 = 4 << 10, Bounds::Range(0, 32 << 10);
+    /// Tenants that get a column family of their own; later ones share.
+    dedicated_namespaces_max: u64 = 256, Bounds::Range(0, 4_096);
+}
+
+/// Why a configuration was refused. The text names the layer and the field.
+#[derive(Debug)]
+pub(crate) struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Settings by field name, as one layer gives them in text.
+pub(crate) type Texts = BTreeMap<&'static str, String>;
+
+impl Config {
+    /// Reads the layers, later ones over earlier ones, and checks the result.
+    ///
+    /// # Errors
+    /// Names the file, variable or flag, and what is wrong with it.
+    pub(crate) fn load(
+        file: Option<&Path>,
+        environment: &Texts,
+        flags: &Texts,
+    ) -> Result<Self, ConfigError> {
+        let mut table = file.map(read_file).transpose()?.unwrap_or_default();
+        for (texts, is_flag) in [(environment, false), (flags, true)] {
+            for field in FIELDS {
+                let Some(text) = texts.get(field.name) else {
+                    continue;
+                };
+                let value = read_text(field, text).map_err(|problem| {
+                    let origin = if is_flag {
+                        format!("flag --{}", field.flag_name())
+                    } else {
+                        format!("environment variable {}", field.environment_name())
+                    };
+                    ConfigError(format!("{origin}: {problem}"))
+                })?;
+                table.insert(field.name.to_owned(), value);
+            }
+        }
+        let config: Self = table.try_into().map_err(|error| ConfigError(error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The settings that the environment holds, and the names of variables that look like ours and
+    /// are not.
+    pub(crate) fn environment(
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> (Texts, Vec<String>) {
+        let (mut texts, mut unknown) = (Texts::new(), Vec::new());
+        for (name, text) in variables.filter(|(name, _)| name.starts_with("KLUIS_")) {
+            match FIELDS.iter().find(|field| field.environment_name() == name) {
+                Some(field) => drop(texts.insert(field.name, text)),
+                None => unknown.push(name),
+            }
+        }
+        (texts, unknown)
+    }
+
+    /// The default configuration as a commented TOML file.
+    pub(crate) fn documented_default() -> String {
+        use std::fmt::Write as _;
+        let default = Self::default();
+        let mut text = String::from(
+            "# Kluis configuration. Each setting can also be given as an environment variable\n\
+             # (KLUIS_ and its name in capitals) or as a flag of `kluis serve`; flags win over the\n\
+             # environment, which wins over this file. Values shown are the defaults.\n",
+        );
+        let mut section = "";
+        for field in FIELDS {
+            if field.section != section {
+                section = field.section;
+                let _ = write!(text, "\n##### {section} #####\n");
+            }
+            text.push('\n');
+            for line in field.docs {
+                let _ = writeln!(text, "#{line}");
+            }
+            if let Some(bounds) = field.bounds_text() {
+                let _ = writeln!(text, "# {bounds}");
+            }
+            let _ = match (field.value)(&default) {
+                Some(value) => writeln!(text, "{} = {value}", field.name),
+                None if field.kind == Kind::Integer => writeln!(text, "#{} = 0", field.name),
+                None => writeln!(text, "#{} = \"\"", field.name),
+            };
+        }
+        text
+    }
+
+    /// Whether health and metrics are answered on the S3 listener.
+    pub(crate) fn serves_metrics_on_main(&self) -> bool {
+        self.metrics_listen.is_none() && self.listen.ip().is_loopback()
+    }
+
+    /// Whether the S3 listener speaks TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.tls_certificate_file.is_some()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |text: &str| Err(ConfigError(text.to_owned()));
+        for field in FIELDS {
+            if let Some(Err(problem)) = (field.value)(self).map(|value| field.check(&value)) {
+                return Err(ConfigError(format!("{}: {problem}", field.name)));
+            }
+        }
+        if self.tls_certificate_file.is_some() != self.tls_key_file.is_some() {
+            return refuse("tls_certificate_file and tls_key_file go together: set both or none");
+        }
+        if !self.listen.ip().is_loopback() && !self.speaks_tls() && !self.allow_plain_http_on_public
+        {
+            return Err(ConfigError(format!(
+                "listen: {} is not a loopback address, and requests would travel in clear. Set \
+                 tls_certificate_file and tls_key_file, or allow_plain_http_on_public = true",
+                self.listen
+            )));
+        }
+        let admin_files =
+            [&self.admin_certificate_file, &self.admin_key_file, &self.admin_client_ca_file];
+        if admin_files.iter().any(|file| file.is_some() != self.admin_listen.is_some()) {
+            return refuse(
+                "admin_listen, admin_certificate_file, admin_key_file and admin_client_ca_file go \
+                 together: set all four or none",
+            );
+        }
+        if self.region.is_empty() || self.region.contains('/') {
+            return refuse("region: must not be empty and must not contain `/`");
+        }
+        if let Some(domain) = &self.domain
+            && !is_host_name(domain)
+        {
+            return refuse("domain: must be a host name without port, such as s3.example.com");
+        }
+        if self.listen.port() != 0 && self.metrics_listen == Some(self.listen) {
+            return refuse("metrics_listen: must differ from listen; leave it unset instead");
+        }
+        Ok(())
+    }
+}
+
+fn is_host_name(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        })
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
+    let named = |problem: String| ConfigError(format!("{}: {problem}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
+    // Read as the struct first: its errors show the line.
+    let config: Config = toml::from_str(&text).map_err(|error| named(error.to_string()))?;
+    for field in FIELDS {
+        if let Some(Err(problem)) = (field.value)(&config).map(|value| field.check(&value)) {
+            return Err(named(format!("{}: {problem}", field.name)));
+        }
+    }
+    toml::from_str(&text).map_err(|error| named(error.to_string()))
+}
+
+fn read_text(field: &Field, text: &str) -> Result<Value, String> {
+    let value = field.parse(text)?;
+    field.check(&value)?;
+    let mut alone = Table::new();
+    alone.insert(field.name.to_owned(), value.clone());
+    let read: Result<Config, _> = alone.try_into();
+    read.map(|_| value).map_err(|error| format!("`{text}`: {}", error.message()))
+}
+
+#[cfg(test)]
+mod tests;

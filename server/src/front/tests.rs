@@ -1,0 +1,385 @@
+//! The front over a real socket, with stand-ins for authentication and S3.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use kluis_kms::env::SeededRng;
+use kluis_storage::{BufStats, DiskKind, DiskReport, DiskStats, EngineStats, VolumeUsage};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::body::{BodyPlan, PayloadForm};
+use crate::http::{Drain, Settings, Shared, serve};
+use crate::metrics::Metrics;
+
+/// Lets everybody in as nobody, but refuses paths that end in `/refused`.
+struct OpenGate;
+
+impl Authenticate for OpenGate {
+    fn authenticate(&self, parts: &Parts) -> Result<Verified, ApiError> {
+        if parts.uri.path().ends_with("/refused") {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "SignatureDoesNotMatch",
+                "The signature is \"wrong\" & <bad>.",
+            )
+            .with("AWSAccessKeyId", "AKIA\u{1}EXAMPLE"));
+        }
+        let plan = BodyPlan::new(parts, None, PayloadForm::Unsigned, None)?;
+        Ok(Verified { caller: Caller::Anonymous, plan })
+    }
+}
+
+/// Remembers what it was asked; `/b/panic` panics, `/b/missing` answers an error, others read the
+/// body and answer its length.
+#[derive(Clone, Default)]
+struct StubS3(Arc<Mutex<Vec<String>>>);
+
+impl ServeS3 for StubS3 {
+    fn serve(&self, request: Request<s3s::Body>) -> S3Answer {
+        let names = request.headers().iter().map(|(name, value)| format!("{name}={value:?}"));
+        let names: Vec<_> = names.collect();
+        let line = format!("{} {} {}", request.method(), request.uri(), names.join(" "));
+        self.0.lock().unwrap().push(line);
+        Box::pin(async move {
+            assert!(request.uri().path() != "/b/panic", "as asked");
+            if request.uri().path() == "/b/missing" {
+                let error = ApiError::new(StatusCode::NOT_FOUND, "NoSuchKey", "No such key.");
+                return failed(error.with("Key", "missing"));
+            }
+            match request.into_body().collect().await {
+                Ok(body) => Response::new(s3s::Body::from(body.to_bytes().len().to_string())),
+                Err(_) => failed(internal_error()),
+            }
+        })
+    }
+}
+
+fn failed(error: ApiError) -> Response<s3s::Body> {
+    let mut response = Response::new(s3s::Body::empty());
+    *response.status_mut() = error.status;
+    response.extensions_mut().insert(error);
+    response
+}
+
+fn stats() -> EngineStats {
+    EngineStats {
+        fenced: false,
+        full: true,
+        disk: DiskReport {
+            kind: DiskKind::Ring,
+            no_ring: None,
+            direct: true,
+            no_direct: None,
+            ring: None,
+        },
+        disk_stats: DiskStats { reads: 7, writes: 8, syncs: 9, ..DiskStats::default() },
+        pool: BufStats::default(),
+        usage: VolumeUsage::default(),
+        commits: 3,
+        commit_batches: 2,
+        commit_conflicts: 1,
+        tenants: 5,
+    }
+}
+
+struct Node {
+    address: SocketAddr,
+    s3: StubS3,
+}
+
+async fn start(change: impl FnOnce(&mut Config)) -> Node {
+    let mut config = Config { body_stall_seconds: 1, ..Config::default() };
+    change(&mut config);
+    let drain = Drain::new();
+    let observer = Observer {
+        stats: Box::new(stats),
+        metrics: Metrics::start().unwrap(),
+        is_dev: true,
+        drain: drain.clone(),
+    };
+    let s3 = StubS3::default();
+    let observer = config.serves_metrics_on_main().then(|| Arc::new(observer));
+    let front = Front::new(&config, OpenGate, s3.clone(), observer, &SeededRng::new(7));
+    let shared = Shared::new(Arc::new(front), Settings::new(&config), drain).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, None, Arc::new(shared)));
+    Node { address, s3 }
+}
+
+impl Node {
+    /// Sends a request head (and body) and reads until the node closes.
+    async fn exchange(&self, request: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Sends a request without a body; `extra` are header lines.
+    async fn ask(&self, method: &str, target: &str, extra: &str) -> String {
+        let head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{extra}");
+        self.exchange(&format!("{head}\r\n")).await
+    }
+
+    fn seen(&self) -> String {
+        self.s3.0.lock().unwrap().join("\n")
+    }
+}
+
+fn header<'a>(answer: &'a str, name: &str) -> &'a str {
+    let line = answer
+        .lines()
+        .find(|line| line.split(':').next().is_some_and(|it| it.eq_ignore_ascii_case(name)));
+    line.and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value)
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+#[tokio::test]
+async fn an_error_document_is_complete() {
+    let node = start(|_| ()).await;
+    let answer = node.ask("GET", "/b/a%20b/refused?x=1", "").await;
+    let request_id = header(&answer, "x-amz-request-id");
+    let host_id = header(&answer, "x-amz-id-2");
+    let expected = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <Error><Code>SignatureDoesNotMatch</Code>\
+         <Message>The signature is &quot;wrong&quot; &amp; &lt;bad&gt;.</Message>\
+         <AWSAccessKeyId>AKIA\u{fffd}EXAMPLE</AWSAccessKeyId>\
+         <Resource>/b/a%20b/refused</Resource>\
+         <RequestId>{request_id}</RequestId><HostId>{host_id}</HostId></Error>"
+    );
+    assert_eq!(body(&answer), expected);
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert_eq!(header(&answer, "content-type"), "application/xml");
+    assert_eq!(header(&answer, "content-length"), expected.len().to_string());
+    assert_eq!(header(&answer, "server"), "Kluis");
+    assert!(header(&answer, "date").ends_with(" GMT"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_error_of_s3_keeps_its_extra_elements() {
+    let node = start(|_| ()).await;
+    let answer = node.ask("GET", "/b/missing", "").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(body(&answer).contains("<Code>NoSuchKey</Code><Message>No such key.</Message><Key>"));
+}
+
+#[tokio::test]
+async fn request_ids_are_16_characters_and_differ() {
+    let node = start(|_| ()).await;
+    let mut seen = BTreeSet::new();
+    for target in ["/", "/b", "/b/k", "/b/missing", "/b/refused", "/health/live"] {
+        let answer = node.ask("GET", target, "").await;
+        let id = header(&answer, "x-amz-request-id").to_owned();
+        assert!(id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{answer}");
+        assert!(!header(&answer, "x-amz-id-2").is_empty());
+        assert!(seen.insert(id), "a request id came twice");
+    }
+}
+
+#[tokio::test]
+async fn errors_of_head_have_no_body() {
+    let node = start(|_| ()).await;
+    for target in ["/b/missing", "/b/refused"] {
+        let answer = node.ask("HEAD", target, "").await;
+        assert!(answer.starts_with("HTTP/1.1 40"), "{answer}");
+        assert_eq!(body(&answer), "");
+        assert_eq!(header(&answer, "content-type"), "");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_reads_no_body_and_closes() {
+    let node = start(|_| ()).await;
+    let head = "PUT /b/refused HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+                content-length: 1000000\r\n\r\n";
+    let answer = node.exchange(head).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert_eq!(header(&answer, "connection"), "close");
+    assert_eq!(node.seen(), "");
+}
+
+#[tokio::test]
+async fn a_panic_is_one_requests_internal_error() {
+    let node = start(|_| ()).await;
+    let answer = node.ask("GET", "/b/panic", "").await;
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(body(&answer).contains("<Code>InternalError</Code>"));
+    assert!(node.ask("GET", "/b/k", "").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_stopped_body_is_a_request_timeout() {
+    let node = start(|_| ()).await;
+    let head = "PUT /b/k HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc";
+    let answer = node.exchange(head).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(body(&answer).contains("<Code>RequestTimeout</Code>"), "{answer}");
+}
+
+#[tokio::test]
+async fn methods_and_forms_that_are_not_served_are_told_so() {
+    let node = start(|_| ()).await;
+    for (method, extra, code) in [
+        ("PATCH", "", "MethodNotAllowed"),
+        ("TRACE", "", "MethodNotAllowed"),
+        ("OPTIONS", "", "BadRequest"),
+        ("OPTIONS", "origin: http://a\r\n", "AccessForbidden"),
+        ("POST", "content-type: multipart/form-data; boundary=x\r\n", "NotImplemented"),
+        ("POST", "content-length: 9000000\r\n", "MaxMessageLengthExceeded"),
+    ] {
+        let answer = node.ask(method, "/b", extra).await;
+        assert!(answer.contains(&format!("<Code>{code}</Code>")), "{method}: {answer}");
+    }
+    assert_eq!(node.seen(), "");
+}
+
+#[tokio::test]
+async fn credentials_and_framing_stay_in_the_front() {
+    let node = start(|_| ()).await;
+    let extra = "authorization: AWS4-HMAC-SHA256 x\r\nx-amz-date: d\r\n\
+                 x-amz-content-sha256: UNSIGNED-PAYLOAD\r\ncontent-encoding: gzip,aws-chunked,br\r\n";
+    node.ask("GET", "/b/k?a=1", extra).await;
+    assert_eq!(
+        node.seen(),
+        "GET /b/k?a=1 host=\"x\" connection=\"close\" content-length=\"0\" \
+         content-encoding=\"gzip,br\""
+    );
+}
+
+#[tokio::test]
+async fn a_presigned_query_becomes_headers() {
+    let node = start(|_| ()).await;
+    let query = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=c&X-Amz-Date=d&X-Amz-Expires=9\
+                 &X-Amz-SignedHeaders=host&X-Amz-Signature=s&partNumber=2\
+                 &x-amz-meta-a=b%20c&X-Amz-Acl=private";
+    node.ask("GET", &format!("/b/k?{query}"), "x-amz-acl: kept\r\n").await;
+    let seen = node.seen();
+    assert!(seen.starts_with("GET /b/k?partNumber=2 "), "{seen}");
+    assert!(seen.contains("x-amz-meta-a=\"b c\""), "{seen}");
+    assert!(seen.contains("x-amz-acl=\"kept\"") && !seen.contains("private"), "{seen}");
+    assert!(!seen.to_lowercase().contains("signature"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_host_below_the_domain_names_the_bucket() {
+    let node = start(|config| config.domain = Some("s3.test".to_owned())).await;
+    for (host, target, expected) in [
+        ("photos.s3.test", "/a//b", "/photos/a//b"),
+        ("photos.S3.Test:9000", "/", "/photos/"),
+        ("my.photos.s3.test", "/?acl", "/my.photos/?acl"),
+        ("s3.test", "/b/k", "/b/k"),
+        ("other.test", "/b/k", "/b/k"),
+        ("evils3.test", "/b/k", "/b/k"),
+        ("127.0.0.1:9000", "/b/k", "/b/k"),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        node.exchange(&head).await;
+        let seen = node.seen();
+        let line = seen.lines().last().unwrap();
+        assert!(line.starts_with(&format!("GET {expected} ")), "{host}{target} gave {line}");
+    }
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_answered_on_loopback() {
+    let node = start(|_| ()).await;
+    let ready = node.ask("GET", "/health/ready", "").await;
+    assert_eq!(body(&ready), "{\"status\":\"ready\",\"fenced\":false,\"full\":true,\"dev\":true}");
+    node.ask("GET", "/b/k", "").await;
+    let metrics = node.ask("GET", "/metrics", "").await;
+    for line in [
+        "kluis_io_backend{kind=\"ring\"} 1",
+        "kluis_io_operations_total{op=\"read\"} 7",
+        "kluis_io_operations_total{op=\"sync\"} 9",
+        "kluis_io_operations_total{op=\"write\"} 8",
+        "kluis_full 1",
+        "kluis_dev_mode 1",
+        "kluis_tenants 5",
+        "kluis_http_requests_total{operation=\"GetObject\",status=\"200\"}",
+        "kluis_http_request_duration_seconds_bucket{operation=\"GetObject\"",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_signed_request_means_the_bucket_of_that_name() {
+    let node = start(|_| ()).await;
+    node.ask("GET", "/health/live", "authorization: x\r\n").await;
+    node.ask("GET", "/metrics?list-type=2", "").await;
+    node.ask("PUT", "/health/live", "").await;
+    assert_eq!(node.seen().lines().count(), 3);
+}
+
+#[tokio::test]
+async fn a_public_listener_has_no_health() {
+    let node = start(|config| {
+        config.listen = SocketAddr::from(([0, 0, 0, 0], 0));
+        config.allow_plain_http_on_public = true;
+    })
+    .await;
+    node.ask("GET", "/metrics", "").await;
+    assert_eq!(node.seen().lines().count(), 1);
+}
+
+#[test]
+fn health_says_what_is_wrong() {
+    use crate::health::Health;
+    for (health, status, code) in [
+        (Health::new(false, false, false), "ready", 200),
+        (Health::new(false, true, true), "ready", 200),
+        (Health::new(true, false, false), "fenced", 503),
+        (Health::new(true, false, false).draining(), "draining", 503),
+    ] {
+        assert_eq!((health.status, health.status_code().as_u16()), (status, code));
+    }
+}
+
+#[test]
+fn operations_have_the_names_of_aws() {
+    let name = |method: &str, target: &str, is_copy: bool| {
+        let mut request = Request::builder().method(method).uri(target);
+        if is_copy {
+            request = request.header("x-amz-copy-source", "a/b");
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        operation::name(&parts, parts.uri.path())
+    };
+    for (method, target, expected) in [
+        ("GET", "/", "ListBuckets"),
+        ("GET", "/b", "ListObjects"),
+        ("GET", "/b/?list-type=2&prefix=x", "ListObjectsV2"),
+        ("GET", "/b?location", "GetBucketLocation"),
+        ("GET", "/b//", "GetObject"),
+        ("GET", "/b/k?uploadId=1", "ListParts"),
+        ("HEAD", "/b/", "HeadBucket"),
+        ("POST", "/b?delete", "DeleteObjects"),
+        ("POST", "/b/k?uploads", "CreateMultipartUpload"),
+        ("PUT", "/b/k?partNumber=1&uploadId=1", "UploadPart"),
+        ("PUT", "/b/k?x-id=PutObject", "PutObject"),
+        ("OPTIONS", "/b", "Preflight"),
+        ("PUT", "/", "Unknown"),
+    ] {
+        assert_eq!(name(method, target, false), expected, "{method} {target}");
+    }
+    assert_eq!(name("PUT", "/b/k", true), "CopyObject");
+    assert_eq!(name("PUT", "/b/k?uploadId=1", true), "UploadPartCopy");
+}
+
+#[test]
+fn percent_encoding_is_undone() {
+    for (text, expected) in
+        [("a%20b", "a b"), ("%zz%", "%zz%"), ("%E2%82%AC", "€"), ("%2", "%2"), ("a+b", "a+b")]
+    {
+        assert_eq!(rewrite::percent_decode(text), expected.as_bytes());
+    }
+}

@@ -1,0 +1,38 @@
+//! The program `kluis`: arguments → configuration → parts → run → shutdown.
+//!
+//! Owns: the list of modules, and the first steps of the process. Knows nothing of: what they do.
+//!
+//! Invariants
+//! - Nothing starts a thread before [`passphrase::move_out_of_environment`] has run.
+//!   See docs/ARCHITECTURE.md for the way a request takes.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod auth;
+mod body;
+mod cli;
+mod config;
+mod error;
+mod front;
+mod health;
+mod http;
+mod limits;
+mod logging;
+mod metrics;
+mod node;
+mod passphrase;
+mod policy;
+mod process;
+mod s3;
+mod tls;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Err(error) = passphrase::move_out_of_environment() {
+        eprintln!("kluis: {error}");
+        return ExitCode::from(cli::EXIT_COULD_NOT_RUN);
+    }
+    cli::run()
+}

@@ -1,0 +1,125 @@
+//! Opening the keys and preparing the engine.
+//!
+//! Owns: what a first start makes, and which directories are refused. Knows nothing of: listeners.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use kluis_kms::env::Env;
+use kluis_kms::{Kms, PassphraseStore};
+use kluis_storage::io::Backend;
+use kluis_storage::{EngineConfig, IoConfig, VolumeConfig};
+
+use super::NodeError;
+use crate::config::Config;
+use crate::passphrase::{self, Sources};
+
+/// Of eight buffers, how many writers may hold: a third is left to readers.
+const WRITER_EIGHTHS: u64 = 5;
+/// Bytes of a large buffer.
+const LARGE_BUFFER_BYTES: u64 = 1 << 20;
+/// The folder of the metadata; where it is, there is data.
+const METADATA: &str = "meta";
+
+/// The keys of a data directory, open.
+pub(crate) struct Keys {
+    /// The keys.
+    pub(crate) kms: Arc<Kms>,
+    /// Whether their passphrase lies beside the data.
+    pub(crate) is_dev: bool,
+}
+
+/// Makes the data directory, for its owner only.
+pub(super) fn make_folder(data: &Path) -> Result<(), NodeError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .map_err(|e| NodeError::new(&format!("make the data directory {}", data.display()), e))
+}
+
+/// Opens the keys in `data`, or makes them if there is no data yet.
+///
+/// # Errors
+/// No passphrase, the wrong one, or data without keys.
+pub(crate) async fn open_keys(
+    data: &Path,
+    is_dev_allowed: bool,
+    config: &Config,
+    env: &Env,
+) -> Result<Keys, NodeError> {
+    let exists = Kms::exists(data);
+    if !exists && data.join(METADATA).exists() {
+        return Err(NodeError::new(
+            &format!("open the keys in {}", data.display()),
+            "there is data but no keys; restore the folder keys/ from its backup. Nothing was changed",
+        ));
+    }
+    let credentials = passphrase::credentials_folder();
+    let sources = Sources {
+        file: config.passphrase_file.as_deref(),
+        credentials: credentials.as_deref(),
+        dev: is_dev_allowed.then_some(data),
+    };
+    let passphrase = passphrase::find(&sources, &*env.rng)
+        .map_err(|e| NodeError::new("find the passphrase", e))?;
+    let is_dev = passphrase.is_dev || passphrase::dev_file(data).exists();
+    let (data, env) = (data.to_owned(), env.clone());
+    // Deriving a key from a passphrase is slow by design.
+    let opened = tokio::task::spawn_blocking(move || open(&data, exists, &passphrase, env)).await;
+    let kms = opened.map_err(|e| NodeError::new("open the keys", e))??;
+    Ok(Keys { kms: Arc::new(kms), is_dev })
+}
+
+fn open(
+    data: &Path,
+    exists: bool,
+    passphrase: &passphrase::Passphrase,
+    env: Env,
+) -> Result<Kms, NodeError> {
+    let store = PassphraseStore::new(passphrase.as_bytes(), Arc::clone(&env.rng))
+        .map_err(|e| NodeError::new("take the passphrase", e))?;
+    if exists {
+        return Kms::open(data, &store, env).map_err(|e| NodeError::new("open the keys", e));
+    }
+    tracing::info!(data = %data.display(), "no keys yet: making a root key");
+    Kms::create(data, &store, env).map_err(|e| NodeError::new("make the keys", e))
+}
+
+/// The engine's part of the configuration.
+pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig, NodeError> {
+    let size = |name: &str, value: u64| {
+        usize::try_from(value).map_err(|e| NodeError::new(&format!("configuration: {name}"), e))
+    };
+    let backend = match config.io_backend.as_str() {
+        "ring" => Backend::Ring,
+        "threads" => Backend::Threads,
+        _ => Backend::Auto,
+    };
+    let writer_slabs = config.buffer_bytes_max / LARGE_BUFFER_BYTES * WRITER_EIGHTHS / 8;
+    Ok(EngineConfig {
+        io: IoConfig {
+            backend,
+            require_direct: config.require_direct_io,
+            threads: size("io_threads", config.io_threads)?,
+            ..IoConfig::default()
+        },
+        volume: VolumeConfig {
+            segment_bytes: config.segment_bytes,
+            prewrite: config.prewrite_segments,
+            volume_bytes_max: config.volume_bytes_max,
+            writer_slabs_max: size("buffer_bytes_max", writer_slabs)?,
+            ..VolumeConfig::default()
+        },
+        pool_bytes: size("buffer_bytes_max", config.buffer_bytes_max)?,
+        metadata_cache_bytes: size("metadata_cache_bytes", config.metadata_cache_bytes)?,
+        inline_bytes_max: config.inline_bytes_max,
+        dedicated_namespaces_max: size(
+            "dedicated_namespaces_max",
+            config.dedicated_namespaces_max,
+        )?,
+        reserve_bytes: config.reserve_bytes,
+        ..EngineConfig::default()
+    })
+}

@@ -1,0 +1,182 @@
+//! The way into s3s and out of it again.
+//!
+//! Owns: what must happen to a request before s3s parses it, and to an answer before the front
+//! sends it. Knows nothing of: signatures, request ids, the error document; those are the front's.
+//!
+//! Invariants
+//! - Every error answer that leaves here carries its [`ApiError`] in its extensions, whether a
+//!   verb, the body or s3s itself failed; the front writes the document from that.
+//! - A request that asks for something newer than s3s knows is refused. s3s would take it for a
+//!   plain PUT or GET of the same name: a RenameObject would empty its target.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use s3s::service::{S3Service, S3ServiceBuilder};
+
+use super::S3Api;
+use super::error::{ErrorSlot, internal_error, not_implemented};
+use super::headers;
+use crate::body::DigestHandle;
+use crate::error::ApiError;
+
+/// Queries that name operations s3s 0.14 has no route for, and headers that do.
+const UNKNOWN_QUERIES: [&str; 12] = [
+    "abac",
+    "annotation",
+    "annotations",
+    "append",
+    "encryption-update",
+    "metadataAnnotationTable",
+    "metadataConfiguration",
+    "metadataInventoryTable",
+    "metadataJournalTable",
+    "object-encryption",
+    "renameObject",
+    "session",
+];
+const UNKNOWN_HEADERS: [&str; 1] = ["x-amz-rename-source"];
+
+/// s3s with the API behind it.
+#[derive(Clone)]
+pub(crate) struct Door {
+    service: S3Service,
+}
+
+impl Door {
+    /// Opens the door to `api`. s3s gets no `S3Auth`: the front has checked the signature.
+    pub(crate) fn new(api: S3Api) -> Self {
+        Self { service: S3ServiceBuilder::new(api).build() }
+    }
+
+    /// Serves a request whose extensions hold the caller, the request id and the digests.
+    ///
+    /// An error answer has its status, the headers that go with it, and its [`ApiError`] in its
+    /// extensions.
+    pub(crate) async fn call(&self, mut request: Request<s3s::Body>) -> Response<s3s::Body> {
+        if let Some(what) = unknown(&request) {
+            return failed(not_implemented(what));
+        }
+        let digests = request.extensions().get::<DigestHandle>().cloned();
+        let slot = ErrorSlot::default();
+        let lifted = headers::lift(request.headers_mut());
+        request.extensions_mut().insert(lifted);
+        request.extensions_mut().insert(slot.clone());
+        // A failure of the body is the cause of whatever s3s or a verb made of it.
+        let cause = || digests.as_ref().and_then(DigestHandle::failure).or_else(|| slot.take());
+        match self.service.call(request).await {
+            Ok(response) => finish(response, cause),
+            Err(_) => failed(cause().unwrap_or_else(internal_error)),
+        }
+    }
+}
+
+/// The part of a request that names an operation without a route.
+fn unknown<B>(request: &Request<B>) -> Option<&'static str> {
+    let query = request.uri().query().unwrap_or_default();
+    let mut names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    let by_query = names.find_map(|name| UNKNOWN_QUERIES.into_iter().find(|it| *it == name));
+    by_query.or_else(|| UNKNOWN_HEADERS.into_iter().find(|it| request.headers().contains_key(*it)))
+}
+
+fn failed(error: ApiError) -> Response<s3s::Body> {
+    let mut response = Response::new(s3s::Body::empty());
+    *response.status_mut() = error.status;
+    response.extensions_mut().insert(error);
+    response
+}
+
+/// What a verb asks to be done to its answer once s3s has written it.
+#[derive(Clone, Debug)]
+pub(super) struct Finish {
+    status: StatusCode,
+    document: Option<Bytes>,
+}
+
+impl Finish {
+    /// Sends `status`, which s3s would not.
+    pub(super) fn status(status: StatusCode) -> Self {
+        Self { status, document: None }
+    }
+
+    /// Sends an XML document that s3s could not write.
+    pub(super) fn document(status: StatusCode, document: Vec<u8>) -> Self {
+        Self { status, document: Some(document.into()) }
+    }
+}
+
+fn finish(
+    mut response: Response<s3s::Body>,
+    cause: impl FnOnce() -> Option<ApiError>,
+) -> Response<s3s::Body> {
+    if let Some(wanted) = response.extensions_mut().remove::<Finish>() {
+        *response.status_mut() = wanted.status;
+        if let Some(document) = wanted.document {
+            *response.body_mut() = s3s::Body::from(document);
+        }
+        return response;
+    }
+    let status = response.status();
+    if status.is_success() {
+        return response;
+    }
+    let error = cause().unwrap_or_else(|| {
+        let text = response.body().bytes().unwrap_or_default();
+        of_document(status, &String::from_utf8_lossy(&text))
+    });
+    *response.status_mut() = error.status;
+    *response.body_mut() = s3s::Body::empty();
+    response.headers_mut().remove(http::header::CONTENT_TYPE);
+    response.extensions_mut().insert(error);
+    response
+}
+
+/// The error of a document that s3s wrote itself: it could not parse or route the request.
+fn of_document(status: StatusCode, text: &str) -> ApiError {
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        let (inner, _) = rest.split_once(&format!("</{name}>"))?;
+        Some(unescape(inner))
+    };
+    let Some(code) = element("Code") else {
+        return internal_error();
+    };
+    let message = element("Message")
+        .map(Cow::Owned)
+        .or_else(|| message(&code).map(Cow::Borrowed))
+        .unwrap_or(Cow::Borrowed("The request could not be understood."));
+    ApiError { status, code: Cow::Owned(code), message, extra: Vec::new() }
+}
+
+/// The sentences of AWS for codes that s3s answers without one.
+fn message(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "IncompleteBody" => {
+            "You did not provide the number of bytes specified by the Content-Length HTTP header"
+        }
+        "InternalError" => "We encountered an internal error. Please try again.",
+        "InvalidBucketName" => "The specified bucket is not valid.",
+        "InvalidURI" => "Couldn't parse the specified URI.",
+        "KeyTooLongError" => "Your key is too long",
+        "MalformedXML" => {
+            "The XML you provided was not well-formed or did not validate against our published \
+             schema"
+        }
+        "MaxMessageLengthExceeded" => "Your request was too big.",
+        "MethodNotAllowed" => "The specified method is not allowed against this resource.",
+        "MissingContentLength" => "You must provide the Content-Length HTTP header.",
+        "MissingRequestBodyError" => "Request Body is empty",
+        _ => return None,
+    })
+}
+
+fn unescape(text: &str) -> String {
+    ["&lt;", "&gt;", "&quot;", "&apos;", "&amp;"]
+        .into_iter()
+        .zip(["<", ">", "\"", "'", "&"])
+        .fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+#[cfg(test)]
+mod tests;
