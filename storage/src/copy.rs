@@ -22,7 +22,7 @@ use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, Draft, encode_context,
 use crate::namespace::{Table, TenantNs};
 use crate::put::VersionParts;
 use crate::requests::{CopyRequest, GetReply, GetRequest, PutReceipt, PutRequest};
-use crate::rows::{ContentRow, ObjectRow};
+use crate::rows::ContentRow;
 use crate::types::{Conditions, ContentId, ETag, ETagRule, ObjectInfo, SseMode, Tags};
 
 /// A source whose content the copy shares.
@@ -163,6 +163,7 @@ impl Inner {
             etag: etag.clone(),
             checksum_algorithm: crate::put::shown_algorithm(&info.checksums),
             checksum_type: info.checksum_type,
+            size: info.size,
         };
         let binding = Binding {
             tenant: ns.tenant(),
@@ -174,7 +175,6 @@ impl Inner {
         };
         let data_key = &shared.key.data_key;
         let row = self.seal_version(access, &binding, data_key, &held_record.0, &parts)?;
-        let row = ObjectRow { size: info.size, ..row };
         let mut draft = self.share(ns, purpose, request, shared.content, held_record).await?;
         draft.put(object_row_key(ns, request.bucket, request.object_key), row.encode());
         self.committer.commit(draft.conditions, draft.changes).await?;

@@ -84,6 +84,7 @@ impl Engine {
     /// - [`ErrorKind::NotFound`]: no such object.
     /// - [`ErrorKind::NotModified`], [`ErrorKind::PreconditionFailed`]: by the conditions.
     pub async fn get(&self, purpose: &Purpose, request: GetRequest<'_>) -> Result<GetReply> {
+        let mut seen = None;
         for _ in 0..OPEN_TRIES_MAX {
             let opened = self.inner.open_object(purpose, &request).await?;
             let (info, range) = (opened.info, opened.range.clone());
@@ -91,12 +92,22 @@ impl Engine {
             match body.prime().await {
                 Ok(()) => return Ok(GetReply { info, range, body }),
                 // Its rows went between looking and pinning: what replaced it is there by now.
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    if seen.replace(info.version) == Some(info.version) {
+                        return Err(missing(error));
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "open an object that is being replaced"))
     }
+}
+
+/// Rows go in the commit that replaces the version they belong to. If the version is still there
+/// and they are not, they were lost.
+fn missing(cause: Error) -> Error {
+    Error::new(ErrorKind::Corrupt, "find the rows of an object's content").with_source(cause)
 }
 
 impl Inner {
@@ -107,13 +118,19 @@ impl Inner {
     ) -> Result<OpenObject> {
         let ns = self.tenants.namespace(purpose.tenant)?;
         let (bucket, object_key) = (request.bucket, request.object_key);
+        let mut seen = None;
         for _ in 0..OPEN_TRIES_MAX {
             let held = self.held_or_absent(&ns, bucket, object_key).await?;
             let opened = self.open_row(&ns, purpose, bucket, object_key, &held.row).await?;
             request.conditions.check_read(&validators(&held.row, &opened.attributes))?;
             let pin = Pin::new(Arc::clone(self), held.row.content);
             let content = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
-            let Some(content) = content else { continue };
+            let Some(content) = content else {
+                if seen.replace(held.bytes.clone()) == Some(held.bytes) {
+                    return Err(missing(replaced()));
+                }
+                continue;
+            };
             let record = ContentRow::decode(&content)?;
             let (key, info, manifest) =
                 open_content(&ns, bucket, object_key, (&held, &opened), &record)?;

@@ -104,6 +104,7 @@ impl Inner {
         let attributes =
             access.open("la", (object_key, row.version.as_bytes()), &row.attributes)?;
         let attributes = Attributes::decode(&attributes)?;
+        attributes.check(row)?;
         Ok(Opened { access, attributes })
     }
 

@@ -174,6 +174,7 @@ fn open(access: &BucketAccess, object_key: &str, row: &ObjectRow) -> Option<Attr
     let object_key = ObjectKey::new(object_key).ok()?;
     let opened = access.open("la", (&object_key, row.version.as_bytes()), &row.attributes);
     let opened = opened.and_then(|plain| Attributes::decode(&plain));
+    let opened = opened.and_then(|attributes| attributes.check(row).map(|()| attributes));
     if let Err(error) = &opened {
         tracing::error!(%error, "the listing attributes of an object do not open");
     }

@@ -44,6 +44,8 @@ pub(crate) struct VersionParts<'a> {
     pub(crate) etag: ETag,
     pub(crate) checksum_algorithm: Option<ChecksumAlgorithm>,
     pub(crate) checksum_type: ChecksumType,
+    /// Plaintext bytes.
+    pub(crate) size: u64,
 }
 
 impl Engine {
@@ -147,6 +149,7 @@ impl Inner {
             etag: etag.clone(),
             checksum_algorithm: shown_algorithm(&content.checksums),
             checksum_type: ChecksumType::FullObject,
+            size: content.size,
         };
         let binding = Binding {
             tenant: ns.tenant(),
@@ -157,11 +160,11 @@ impl Inner {
             context: &caller,
         };
         let row = self.seal_version(access, &binding, &content.key.data_key, &record, &parts)?;
-        Ok(NewVersion { row: ObjectRow { size: content.size, ..row }, record, etag })
+        Ok(NewVersion { row, record, etag })
     }
 
-    /// Seals what a version shows and binds its data key to it. Size, upload and multipart are the
-    /// caller's to fill in.
+    /// Seals what a version shows and binds its data key to it. Upload and multipart are the caller's
+    /// to fill in.
     pub(crate) fn seal_version(
         &self,
         access: &BucketAccess,
@@ -181,6 +184,8 @@ impl Inner {
             checksum_algorithm: parts.checksum_algorithm,
             checksum_type: parts.checksum_type,
             tag_count,
+            size: parts.size,
+            modified_ms,
         };
         let tags = if tag_count == 0 {
             Vec::new()
@@ -191,7 +196,7 @@ impl Inner {
         Ok(ObjectRow {
             version,
             content: binding.content,
-            size: 0,
+            size: parts.size,
             modified_ms,
             sse: binding.sse,
             upload: None,

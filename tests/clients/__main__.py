@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -43,6 +44,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
+    # A run that is told to stop still ends the nodes that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report(args.suite)
     suite = importlib.import_module(f".suites.{args.suite.replace('-', '_')}", __package__)
     job = Job(args, report)

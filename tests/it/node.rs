@@ -112,7 +112,12 @@ impl Drop for Node {
 
 /// Runs `kluis check` on a data directory that no node has open.
 pub(crate) fn check(folder: &TempDir) -> Output {
-    Command::new(binary()).arg("check").arg(folder.path().join("data")).output().unwrap()
+    Command::new(binary())
+        .arg("check")
+        .arg(folder.path().join("data"))
+        .arg("--dev")
+        .output()
+        .unwrap()
 }
 
 /// The program under test: `$NODE_UNDER_TEST`, or the one built beside this test.

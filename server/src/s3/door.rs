@@ -12,11 +12,11 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
 use super::S3Api;
-use super::error::{ErrorSlot, internal_error, not_implemented};
+use super::error::{ErrorSlot, internal_error, invalid_uri, method_not_allowed, not_implemented};
 use super::headers;
 use crate::body::DigestHandle;
 use crate::error::ApiError;
@@ -55,8 +55,8 @@ impl Door {
     /// An error answer has its status, the headers that go with it, and its [`ApiError`] in its
     /// extensions.
     pub(crate) async fn call(&self, mut request: Request<s3s::Body>) -> Response<s3s::Body> {
-        if let Some(what) = unknown(&request) {
-            return failed(not_implemented(what));
+        if let Err(error) = check(&request) {
+            return failed(error);
         }
         let digests = request.extensions().get::<DigestHandle>().cloned();
         let slot = ErrorSlot::default();
@@ -70,6 +70,36 @@ impl Door {
             Err(_) => failed(cause().unwrap_or_else(internal_error)),
         }
     }
+}
+
+/// Queries that a POST to an object may have.
+const OBJECT_POST_QUERIES: [&str; 4] = ["restore", "select", "uploadId", "uploads"];
+
+/// Refuses what s3s would take for something else.
+fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
+    if let Some(what) = unknown(request) {
+        return Err(not_implemented(what));
+    }
+    let path = request.uri().path();
+    if !is_escaped_well(path) {
+        return Err(invalid_uri());
+    }
+    let has_object_key =
+        path.trim_start_matches('/').split_once('/').is_some_and(|(_, name)| !name.is_empty());
+    let query = request.uri().query().unwrap_or_default();
+    let mut names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    let is_object_post = has_object_key && request.method() == Method::POST;
+    if is_object_post && !names.any(|name| OBJECT_POST_QUERIES.contains(&name)) {
+        return Err(method_not_allowed());
+    }
+    Ok(())
+}
+
+/// Whether every `%` in a path is followed by two hexadecimal digits (RFC 3986 §2.1).
+fn is_escaped_well(path: &str) -> bool {
+    path.split('%').skip(1).all(|rest| {
+        rest.as_bytes().get(..2).is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// The part of a request that names an operation without a route.

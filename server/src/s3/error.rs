@@ -254,6 +254,20 @@ pub(super) fn not_implemented(what: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
 }
 
+/// `InvalidURI`: a path with a broken escape.
+pub(super) fn invalid_uri() -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "InvalidURI", "Couldn't parse the specified URI.")
+}
+
+/// `MethodNotAllowed`: no operation of S3 is called with this method on this resource.
+pub(super) fn method_not_allowed() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "MethodNotAllowed",
+        "The specified method is not allowed against this resource.",
+    )
+}
+
 /// `InternalError`.
 pub(super) fn internal_error() -> ApiError {
     ApiError::new(

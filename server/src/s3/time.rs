@@ -10,9 +10,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::HeaderValue;
 use s3s::dto::{Timestamp, TimestampFormat};
 
+/// The last second of the year 9999, the last year that HTTP dates can name. A later time can only
+/// come from a damaged row.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// The timestamp of an XML document.
 pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
-    Timestamp::from(UNIX_EPOCH + Duration::from_secs(unix_ms / 1_000))
+    Timestamp::from(UNIX_EPOCH + Duration::from_secs((unix_ms / 1_000).min(LAST_SECOND)))
 }
 
 /// The value of a `Last-Modified` header, if the time can be written as one.

@@ -239,6 +239,7 @@ impl Inner {
             etag: etag.clone(),
             checksum_algorithm: checksums.first().map(|checksum| checksum.algorithm),
             checksum_type,
+            size,
         };
         let binding = Binding {
             tenant: ns.tenant(),
@@ -249,7 +250,7 @@ impl Inner {
             context: &upload.heading.context,
         };
         let row = self.seal_version(access, &binding, &upload.key.data_key, &record, &parts)?;
-        let row = ObjectRow { size, upload: Some(request.upload), multipart: true, ..row };
+        let row = ObjectRow { upload: Some(request.upload), multipart: true, ..row };
         Ok(Made { row, record, etag, checksums, checksum_type })
     }
 

@@ -4,7 +4,7 @@ use kluis_kms::WrappedKey;
 
 use super::{ROW_VERSION, Reader, Writer};
 use crate::digest::{ChecksumAlgorithm, ChecksumType};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::{ContentId, ETag, ObjectHeaders, SseMode, Tags, UploadId, VersionId};
 
 /// The value of an `O` row: the current version of an object.
@@ -147,6 +147,9 @@ pub(crate) struct Attributes {
     pub(crate) checksum_algorithm: Option<ChecksumAlgorithm>,
     pub(crate) checksum_type: ChecksumType,
     pub(crate) tag_count: u16,
+    /// Size and time again: the clear ones are compared with them, so that a changed row is told.
+    pub(crate) size: u64,
+    pub(crate) modified_ms: u64,
 }
 
 impl Attributes {
@@ -155,6 +158,7 @@ impl Attributes {
         value.text(self.etag.as_str());
         value.u8(self.checksum_algorithm.map_or(0, |algorithm| algorithm as u8));
         value.u8(u8::from(self.checksum_type == ChecksumType::Composite)).u16(self.tag_count);
+        value.u64(self.size).u64(self.modified_ms);
         value.0
     }
 
@@ -173,8 +177,23 @@ impl Attributes {
             1 => ChecksumType::Composite,
             _ => return Err(reader.corrupt("an unknown checksum type")),
         };
-        let attributes = Self { etag, checksum_algorithm, checksum_type, tag_count: reader.u16()? };
+        let attributes = Self {
+            etag,
+            checksum_algorithm,
+            checksum_type,
+            tag_count: reader.u16()?,
+            size: reader.u64()?,
+            modified_ms: reader.u64()?,
+        };
         reader.end()?;
         Ok(attributes)
+    }
+
+    /// Compares the clear fields of the row they were sealed into.
+    pub(crate) fn check(&self, row: &ObjectRow) -> Result<()> {
+        if (self.size, self.modified_ms) == (row.size, row.modified_ms) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Tampered, "compare an object row with what is sealed in it"))
     }
 }

@@ -72,6 +72,8 @@ fn small_rows_come_back() {
         checksum_algorithm: Some(ChecksumAlgorithm::Sha1),
         checksum_type: ChecksumType::Composite,
         tag_count: 3,
+        size: 4,
+        modified_ms: 5,
     };
     assert_eq!(Attributes::decode(&attributes.encode()).unwrap(), attributes);
     let mut heading = Heading { context: vec![1, 2], headers: ObjectHeaders::default() };
