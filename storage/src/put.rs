@@ -163,8 +163,8 @@ impl Inner {
         Ok(NewVersion { row, record, etag })
     }
 
-    /// Seals what a version shows and binds its data key to it. Upload and multipart are the caller's
-    /// to fill in.
+    /// Seals what a version shows and binds its data key to it. Upload and multipart are left to
+    /// the caller.
     pub(crate) fn seal_version(
         &self,
         access: &BucketAccess,
