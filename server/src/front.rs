@@ -36,6 +36,7 @@ use kluis_kms::RequestId;
 use kluis_kms::env::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
 
 use crate::auth::Caller;
 use crate::auth::sigv4::{Authenticator, Verified};
@@ -142,7 +143,10 @@ impl Front {
             code: None,
             body: body.watch(),
         };
-        let served = AssertUnwindSafe(self.serve(parts, body, &mut record)).catch_unwind().await;
+        // What anything below logs carries the request id.
+        let span = tracing::error_span!("request", %request_id);
+        let serving = self.serve(parts, body, &mut record).instrument(span);
+        let served = AssertUnwindSafe(serving).catch_unwind().await;
         let answer = served.unwrap_or_else(|_| {
             tracing::error!(%request_id, "a request panicked; this is a bug");
             Err(internal_error())

@@ -30,7 +30,7 @@ pub(crate) fn start(config: &Config) {
         .with_target("s3s", LevelFilter::OFF);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = if config.log_format == "json" {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
     } else {
         lines.with_ansi(false).boxed()
     };

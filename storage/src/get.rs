@@ -20,6 +20,7 @@ use kluis_kms::{ContentScope, Purpose, UnwrapPermit};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use crate::blob::{Damage, ExtentId, Location};
@@ -275,6 +276,8 @@ pub struct ObjectReader {
     current: Option<Current>,
     ahead: Option<Ahead>,
     ready: Option<Bytes>,
+    /// The request's, for what is logged while its body is read.
+    span: tracing::Span,
 }
 
 /// The slice being read.
@@ -306,6 +309,7 @@ impl ObjectReader {
             current: None,
             ahead: None,
             ready: None,
+            span: tracing::Span::current(),
         }
     }
 
@@ -364,10 +368,11 @@ impl ObjectReader {
             return Ok(None);
         };
         let source = self.source.take().expect("one step runs at a time");
-        Ok(Some(tokio::spawn(async move {
+        let reading = async move {
             let outcome = source.read(&step).await;
             (source, outcome)
-        })))
+        };
+        Ok(Some(tokio::spawn(reading.instrument(self.span.clone()))))
     }
 
     /// The next step of the plan.

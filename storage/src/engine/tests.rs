@@ -1,5 +1,6 @@
 //! The engine as its callers use it: real RocksDB, real files, a real key manager.
 
+mod golden;
 mod isolation;
 mod multipart;
 mod objects;
