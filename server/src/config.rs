@@ -62,8 +62,9 @@ config! {
     tls_certificate_file: Option<PathBuf> = None, Bounds::Any;
     /// PEM file with the private key of `tls_certificate_file`.
     tls_key_file: Option<PathBuf> = None, Bounds::Any;
-    /// Allows HTTP without TLS on an address that is not loopback. Signatures protect requests from
-    /// change, but bodies and object names are then readable on the network.
+    /// Allows HTTP without TLS on an address that is not loopback. Everything is then readable on
+    /// the network. Signatures protect from change only the headers and bodies that are signed: a
+    /// client may leave its body unsigned, and answers are not protected at all.
     allow_plain_http_on_public: bool = false, Bounds::Any;
     /// Where `/health/live`, `/health/ready` and `/metrics` are served, in plain HTTP. Unset: on
     /// `listen` if that is a loopback address, and nowhere if it is not.
@@ -104,8 +105,8 @@ config! {
     /// sends less than 8 KiB in this time counts as stopped.
     body_stall_seconds: u64 = 30, Bounds::Range(1, 3_600);
     /// Memory for request bodies that are being received, in bytes. A body takes as much as is held
-    /// of it at one time: an XML document its length, an object at most 1 MiB. Requests beyond it
-    /// wait, and are told to slow down (503) after `body_stall_seconds`.
+    /// of it at one time: a document its length, an object 1 MiB, or 17 MiB in signed chunks, at
+    /// most. Requests beyond it wait, and are told to slow down (503) after `body_stall_seconds`.
     request_bytes_max: u64 = 256 << 20, Bounds::Range(16 << 20, 1 << 40);
     /// Requests that one HTTP/2 connection may have open.
     http2_streams_max: u64 = 64, Bounds::Range(1, 1_000);

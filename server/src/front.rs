@@ -1,7 +1,7 @@
 //! What every request to the S3 listener goes through, in order.
 //!
 //! ```text
-//! request id → health, metrics → authenticate → memory for the body → decode → S3 → complete
+//! request id → health, metrics → authenticate → rewrite → memory for the body → S3 → complete
 //! ```
 //! Owns: that order, request ids, error documents, the access log. Knows nothing of: sockets,
 //! signatures, what an S3 operation does.
@@ -13,18 +13,18 @@
 //!   have a body has a complete document.
 //! - A panic while a request is served is that request's `InternalError`.
 
+mod admission;
 mod document;
 mod observe;
 mod operation;
 mod record;
 mod request_id;
-pub(crate) mod rewrite;
+mod rewrite;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -34,8 +34,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Empty, Full};
 use kluis_kms::RequestId;
 use kluis_kms::env::Rng;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::auth::Caller;
@@ -46,14 +45,10 @@ use crate::error::ApiError;
 use crate::http::{Answer, BoxError, Handler, Peer, ResponseBody};
 use crate::limits::{BodyState, BodyWatch, RequestBody};
 use crate::s3::door::Door;
+use admission::{Admission, Expected};
 pub(crate) use observe::Observer;
 use record::{Record, RecordedBody};
 use request_id::RequestIds;
-
-/// What is held of a streamed body at one time, at most: its decoder's piece and the socket's read.
-const STREAMED_BYTES_MAX: u64 = 1 << 20;
-/// The unit of memory that bodies are admitted by.
-const ADMISSION_UNIT_BYTES: u64 = 1 << 10;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
@@ -94,9 +89,7 @@ pub(crate) struct Front {
     observer: Option<Arc<Observer>>,
     ids: RequestIds,
     domain: Option<String>,
-    memory: Arc<Semaphore>,
-    xml_bytes_max: u64,
-    patience: Duration,
+    admission: Admission,
 }
 
 impl Front {
@@ -108,18 +101,13 @@ impl Front {
         observer: Option<Arc<Observer>>,
         rng: &dyn Rng,
     ) -> Self {
-        let units = usize::try_from(config.request_bytes_max / ADMISSION_UNIT_BYTES);
         Self {
             authenticator: Box::new(authenticator),
             s3: Box::new(s3),
             observer,
             ids: RequestIds::new(rng),
             domain: config.domain.clone(),
-            memory: Arc::new(Semaphore::new(
-                units.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
-            )),
-            xml_bytes_max: config.xml_bytes_max,
-            patience: Duration::from_secs(config.body_stall_seconds),
+            admission: Admission::new(config),
         }
     }
 
@@ -170,51 +158,27 @@ impl Front {
     ) -> Result<Response<s3s::Body>, ApiError> {
         refuse_early(&parts)?;
         let Verified { caller, plan } = self.authenticator.authenticate(&parts)?;
-        if let Caller::User(user) = &caller {
-            record.tenant = Some(user.tenant);
-        }
-        let _memory = self.admit(&parts, &record.body).await?;
+        // The policy never allows anonymous callers anything in this release, so a request without
+        // credentials takes no memory, and no byte of its body is read.
+        let Caller::User(user) = &caller else {
+            return Err(access_denied());
+        };
+        record.tenant = Some(user.tenant);
+        let (wire, held_max) = (admission::wire_bytes(&parts.headers), plan.held_bytes_max());
+        // Wraps the body and reads nothing of it.
         let (body, digests) = DecodedBody::new(plan, body);
-        rewrite::apply(&mut parts, self.domain.as_deref(), digests.declared_size())?;
+        let decoded = digests.declared_size();
+        rewrite::apply(&mut parts, self.domain.as_deref(), decoded)?;
+        let expected = Expected { wire, decoded, held_max };
+        let _memory = match record.body.state() {
+            BodyState::Ended => None,
+            _ => Some(self.admission.admit(&parts, expected).await?),
+        };
         parts.extensions.insert(caller);
         parts.extensions.insert(record.request_id.clone());
         parts.extensions.insert(digests);
         let body = s3s::Body::http_body_unsync(body);
         Ok(self.s3.serve(Request::from_parts(parts, body)).await)
-    }
-
-    /// Waits for the memory that the request's body will take.
-    async fn admit(
-        &self,
-        parts: &Parts,
-        body: &BodyWatch,
-    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
-        if body.state() == BodyState::Ended {
-            return Ok(None);
-        }
-        let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        let declared = declared.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
-        let most =
-            if parts.method == Method::POST { self.xml_bytes_max } else { STREAMED_BYTES_MAX };
-        if parts.method == Method::POST && declared != u64::MAX && declared > most {
-            return Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "MaxMessageLengthExceeded",
-                "Your request was too big.",
-            )
-            .with("MaxMessageLengthBytes", most.to_string()));
-        }
-        let units = declared.min(most).div_ceil(ADMISSION_UNIT_BYTES);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        let permits = Arc::clone(&self.memory).acquire_many_owned(units);
-        match timeout(self.patience, permits).await {
-            Ok(Ok(permits)) => Ok(Some(permits)),
-            _ => Err(ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "SlowDown",
-                "Please reduce your request rate.",
-            )),
-        }
     }
 
     /// Gives an error its document, and takes bodies away where HTTP has none.
@@ -345,6 +309,10 @@ fn answer_of(
         ));
     }
     answer
+}
+
+fn access_denied() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "AccessDenied", "Access Denied")
 }
 
 fn internal_error() -> ApiError {

@@ -131,8 +131,10 @@ pub(crate) async fn run(options: Options, started: impl FnOnce(&Started)) -> Res
             std::process::exit(1);
         }
     }
-    engine.close().await.map_err(|e| NodeError::new("close the data directory", e))?;
+    // The engine's lock still keeps other nodes out: once it is gone, the socket of this name may
+    // be another node's.
     let _ = std::fs::remove_file(admin::socket_path(&data));
+    engine.close().await.map_err(|e| NodeError::new("close the data directory", e))?;
     tracing::info!("node stopped");
     Ok(())
 }
@@ -169,7 +171,8 @@ impl Parts {
             Authenticator::new(directory.clone(), region.clone(), Arc::clone(&env.clock));
         let api = S3Api::new(self.engine.clone(), region, kluis_storage::ETagRule::default());
         let on_main = self.config.serves_metrics_on_main().then(|| Arc::clone(&observer));
-        let front = Front::new(&self.config, authenticator, Door::new(api), on_main, &*env.rng);
+        let door = Door::new(api, self.config.xml_bytes_max);
+        let front = Front::new(&self.config, authenticator, door, on_main, &*env.rng);
 
         let s3 = self.shared(Arc::new(front)).await;
         services.spawn(http::serve(listeners.s3, listeners.s3_tls.clone(), s3));

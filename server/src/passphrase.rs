@@ -99,12 +99,12 @@ pub(crate) fn find(sources: &Sources<'_>, rng: &dyn Rng) -> io::Result<Passphras
         if file == Path::new("-") {
             return read(&mut io::stdin().lock(), "standard input").map(found);
         }
-        return read_private_file(file).map(found);
+        return read_private_file(file, sources.credentials).map(found);
     }
     if let Some(folder) = sources.credentials {
         let file = folder.join(CREDENTIAL);
         if file.exists() {
-            return read_private_file(&file).map(found);
+            return read_private_file(&file, sources.credentials).map(found);
         }
     }
     if let Some(data) = sources.dev {
@@ -127,7 +127,7 @@ pub(crate) fn dev_file(data: &Path) -> PathBuf {
 fn dev_passphrase(data: &Path, rng: &dyn Rng) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = dev_file(data);
     if file.exists() {
-        return read_private_file(&file);
+        return read_private_file(&file, None);
     }
     let mut random = Zeroizing::new([0; DEV_BYTES]);
     rng.fill(random.as_mut());
@@ -143,22 +143,35 @@ fn dev_passphrase(data: &Path, rng: &dyn Rng) -> io::Result<Zeroizing<Vec<u8>>> 
     Ok(text)
 }
 
-fn read_private_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+/// Reads a file that nobody but its owner may read. In the folder of credentials, which systemd
+/// closes to others, a group may: systemd gives files there such modes.
+fn read_private_file(path: &Path, credentials: Option<&Path>) -> io::Result<Zeroizing<Vec<u8>>> {
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("passphrase file {}: {error}", path.display()))
     };
     let mut file = std::fs::File::open(path).map_err(named)?;
     let metadata = file.metadata().map_err(named)?;
-    if metadata.is_file() && metadata.mode() & 0o007 != 0 {
+    let is_credential = credentials.is_some_and(|folder| is_inside(path, folder));
+    let (others, who) =
+        if is_credential { (0o007, "everybody") } else { (0o077, "others than its owner") };
+    if metadata.is_file() && metadata.mode() & others != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!(
-                "passphrase file {path} can be read by everybody: run `chmod 600 {path}`",
+                "passphrase file {path} can be used by {who}: run `chmod 600 {path}`",
                 path = path.display()
             ),
         ));
     }
     read(&mut file, &format!("passphrase file {}", path.display()))
+}
+
+/// Whether a file is in a folder, links followed.
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    match (path.canonicalize(), folder.canonicalize()) {
+        (Ok(path), Ok(folder)) => path.starts_with(folder),
+        _ => false,
+    }
 }
 
 fn read(from: &mut dyn Read, name: &str) -> io::Result<Zeroizing<Vec<u8>>> {

@@ -20,7 +20,7 @@ use kluis_kms::{
     TenantKeyId, UnwrapPermit,
 };
 
-use crate::commit::Committer;
+use crate::commit::{Committer, Draft};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Change, Condition, ScanStep};
 use crate::namespace::{Table, TenantNs};
@@ -35,6 +35,9 @@ const USES_STEP: u32 = 1 << 16;
 const EPOCH_MS: u64 = 30 * 24 * 3_600 * 1_000;
 /// Bucket keys kept unwrapped: two slots of locked memory each, well under the limit of kms.
 const CACHED_MAX: usize = 4_096;
+/// Buckets whose current epoch is remembered: 40 bytes each, so 2.5 MiB. Forgetting one costs its
+/// next write a commit and a part of its reservation.
+const CURRENT_MAX: usize = 1 << 16;
 /// Tries to begin an epoch before giving up: each failure means that somebody else began one.
 const TRIES_MAX: usize = 16;
 
@@ -137,9 +140,7 @@ impl BucketKeys {
                 }
             }
             match self.begin(ns, purpose, bucket, tenant_key).await {
-                Ok(current) => {
-                    self.cache().current.insert((ns.ns(), bucket), current);
-                }
+                Ok(current) => self.take_up(ns.ns(), bucket, current),
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
@@ -165,7 +166,10 @@ impl BucketKeys {
         let meta = self.row(ns, bucket, BucketKeyPurpose::Meta, epoch).await?;
         let permit = Arc::new(self.kms.permit(purpose, data.tenant_key)?);
         let keys = Arc::new(self.unwrap(ns, &permit, bucket, epoch, (&data, &meta))?);
+        // Inside the gate, so that whoever closes it wipes these too.
+        let in_flight = permit.enter()?;
         self.remember(ns.ns(), bucket, Arc::clone(&keys));
+        drop(in_flight);
         Ok(BucketAccess { permit, keys })
     }
 
@@ -192,6 +196,16 @@ impl BucketKeys {
         Some(current.epoch)
     }
 
+    fn take_up(&self, ns: NsId, bucket: BucketId, current: Current) {
+        let mut cache = self.cache();
+        if cache.current.len() >= CURRENT_MAX {
+            // Any of them: what its reservation had left is wasted.
+            let some = cache.current.keys().next().copied();
+            some.and_then(|some| cache.current.remove(&some));
+        }
+        cache.current.insert((ns, bucket), current);
+    }
+
     fn is_old(&self, keys: &EpochKeys) -> bool {
         self.env.clock.now_ms().saturating_sub(keys.created_ms) > EPOCH_MS
     }
@@ -214,7 +228,6 @@ impl BucketKeys {
             let oldest = cache.epochs.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(which, _)| *which) {
                 cache.epochs.remove(&oldest);
-                cache.current.remove(&(oldest.0, oldest.1));
             }
         }
     }
@@ -304,7 +317,7 @@ impl BucketKeys {
         row.uses += USES_STEP;
         let unchanged = Condition::RowIs { row: row_key.clone(), expected: Some(held.clone()) };
         let change = Change::Put { row: row_key, value: row.encode().into() };
-        self.committer.commit(vec![unchanged], vec![change]).await?;
+        self.committer.commit(Draft::new(vec![unchanged], vec![change])).await?;
         Ok(Current { epoch, uses_left: USES_STEP })
     }
 
@@ -328,7 +341,7 @@ impl BucketKeys {
             conditions.push(Condition::RowIs { row: row_key.clone(), expected: None });
             changes.push(Change::Put { row: row_key, value: row.encode().into() });
         }
-        self.committer.commit(conditions, changes).await?;
+        self.committer.commit(Draft::new(conditions, changes)).await?;
         Ok(Current { epoch, uses_left: USES_STEP })
     }
 }

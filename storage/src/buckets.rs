@@ -8,9 +8,9 @@
 
 use kluis_kms::Purpose;
 
+use crate::commit::Draft;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::Draft;
 use crate::meta::{Condition, ScanStep};
 use crate::namespace::{Table, TenantNs};
 use crate::requests::{BucketPage, CreateBucket, ListBuckets};
@@ -45,7 +45,7 @@ impl Engine {
         let mut draft = Draft::default();
         draft.expect(row.clone(), None);
         draft.put(row, encode_bucket(&bucket));
-        match inner.committer.commit(draft.conditions, draft.changes).await {
+        match inner.committer.commit(draft).await {
             Ok(()) => Ok(bucket),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 Err(Error::new(ErrorKind::Exists, "make a bucket"))
@@ -63,24 +63,29 @@ impl Engine {
         bucket(&ns, name).await
     }
 
-    /// Deletes an empty bucket.
+    /// Deletes an empty bucket: this one, and not another that took its name.
     ///
     /// # Errors
     /// - [`ErrorKind::NotEmpty`]: it holds objects or open uploads.
-    /// - [`ErrorKind::NotFound`]: there is none.
-    pub async fn delete_bucket(&self, purpose: &Purpose, name: &BucketName) -> Result<()> {
+    /// - [`ErrorKind::NotFound`]: it is gone.
+    pub async fn delete_bucket(&self, purpose: &Purpose, bucket: &BucketInfo) -> Result<()> {
         let inner = &self.inner;
         let ns = inner.tenants.namespace(purpose.tenant)?;
-        let bucket = bucket(&ns, name).await?;
+        let id = bucket.id.as_bytes();
         let mut draft = Draft::default();
-        let row = ns.row(Table::Buckets, &[name.as_str().as_bytes()]);
-        draft.delete_held(row, encode_bucket(&bucket).into());
+        let row = ns.row(Table::Buckets, &[bucket.name.as_str().as_bytes()]);
+        draft.delete_held(row, encode_bucket(bucket).into());
         for table in [Table::Objects, Table::Multipart] {
-            let prefix = ns.row(table, &[bucket.id.as_bytes()]);
-            draft.conditions.push(Condition::NoRowUnder { prefix });
+            // Mostly found here, and not on the thread that all commits share.
+            if has_row(&ns, table, id).await? {
+                inner.in_bucket(&ns, bucket).await?;
+                return Err(Error::new(ErrorKind::NotEmpty, "delete a bucket"));
+            }
+            let prefix = ns.row(table, &[id]);
+            draft.conditions.push(Condition::RowsUnder { prefix, count: 0 });
         }
         let keys = ns
-            .fold(Table::BucketKeys, bucket.id.as_bytes(), &[], Vec::new(), |keys, rest, _| {
+            .fold(Table::BucketKeys, id, &[], Vec::new(), |keys, rest, _| {
                 keys.push(rest.to_vec());
                 Ok(ScanStep::Next)
             })
@@ -89,14 +94,14 @@ impl Engine {
             let row = ns.row(Table::BucketKeys, &[&rest]);
             draft.changes.push(crate::meta::Change::Delete { row });
         }
-        match inner.committer.commit(draft.conditions, draft.changes).await {
+        match inner.committer.commit(draft).await {
             Ok(()) => {
                 inner.keys.forget(ns.ns(), bucket.id);
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 // Either it was not empty, or somebody else deleted it first.
-                self::bucket(&ns, name).await?;
+                inner.in_bucket(&ns, bucket).await?;
                 Err(Error::new(ErrorKind::NotEmpty, "delete a bucket"))
             }
             Err(error) => Err(error),
@@ -132,6 +137,14 @@ impl Engine {
         let last = buckets.last().map(|bucket| bucket.name.as_str().to_owned());
         Ok(BucketPage { buckets, next: last.filter(|_| more) })
     }
+}
+
+async fn has_row(ns: &TenantNs, table: Table, prefix: &[u8]) -> Result<bool> {
+    ns.fold(table, prefix, &[], false, |found, _, _| {
+        *found = true;
+        Ok(ScanStep::Stop)
+    })
+    .await
 }
 
 async fn bucket(ns: &TenantNs, name: &BucketName) -> Result<BucketInfo> {

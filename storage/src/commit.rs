@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::blob::Placed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Change, Condition, MetaStore, RowKey, ScanStep, prefix_end};
 
@@ -28,15 +29,48 @@ const BATCH_COMMITS_MAX: usize = 512;
 /// Bytes of changes in one batch, the limit of RocksDB's own write groups.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// What a commit is made of.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) changes: Vec<Change>,
+    /// Extents that the commit publishes. Held until it is written, even if its caller leaves:
+    /// while they are, their segment is not taken for dead.
+    pub(crate) placed: Option<Arc<Vec<Placed>>>,
+}
+
+impl Draft {
+    /// Changes under conditions, with no extents.
+    pub(crate) fn new(conditions: Vec<Condition>, changes: Vec<Change>) -> Self {
+        Self { conditions, changes, placed: None }
+    }
+
+    /// Puts a row without looking at what it held.
+    pub(crate) fn put(&mut self, row: RowKey, value: impl Into<Bytes>) {
+        self.changes.push(Change::Put { row, value: value.into() });
+    }
+
+    /// Deletes a row that is exactly `held`.
+    pub(crate) fn delete_held(&mut self, row: RowKey, held: Bytes) {
+        self.expect(row.clone(), Some(held));
+        self.changes.push(Change::Delete { row });
+    }
+
+    /// Asks for a row to be exactly this.
+    pub(crate) fn expect(&mut self, row: RowKey, expected: Option<Bytes>) {
+        self.conditions.push(Condition::RowIs { row, expected });
+    }
+}
+
 struct Request {
-    conditions: Vec<Condition>,
-    changes: Vec<Change>,
+    draft: Draft,
     reply: oneshot::Sender<Result<()>>,
 }
 
 impl Request {
     fn bytes(&self) -> usize {
-        self.changes
+        self.draft
+            .changes
             .iter()
             .map(|change| match change {
                 Change::Put { row, value } => row.bytes.len() + value.len(),
@@ -80,20 +114,16 @@ impl Committer {
         Ok(Self { queue: Some(queue), thread: Some(thread), fenced, counters })
     }
 
-    /// Makes `changes` if `conditions` hold; durable once this returns.
+    /// Makes the draft's changes if its conditions hold; durable once this returns.
     ///
     /// # Errors
     /// - [`ErrorKind::Conflict`]: a condition does not hold; nothing was changed.
     /// - [`ErrorKind::Fenced`]: a write failed, now or before.
-    pub(crate) async fn commit(
-        &self,
-        conditions: Vec<Condition>,
-        changes: Vec<Change>,
-    ) -> Result<()> {
+    pub(crate) async fn commit(&self, draft: Draft) -> Result<()> {
         let closed = || Error::new(ErrorKind::Unavailable, "commit: the node is closing");
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(closed)?;
-        queue.send(Request { conditions, changes, reply }).await.map_err(|_| closed())?;
+        queue.send(Request { draft, reply }).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -120,6 +150,17 @@ impl Drop for Committer {
     }
 }
 
+/// A committer that panicked writes nothing any more, and health has to say so.
+struct FenceOnPanic(Arc<AtomicBool>);
+
+impl Drop for FenceOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+}
+
 struct Worker {
     store: Arc<dyn MetaStore>,
     synced: Arc<AtomicU64>,
@@ -129,6 +170,7 @@ struct Worker {
 
 impl Worker {
     fn run(self, mut requests: mpsc::Receiver<Request>) {
+        let _fence = FenceOnPanic(Arc::clone(&self.fenced));
         while let Some(first) = requests.blocking_recv() {
             let mut bytes = first.bytes();
             let mut batch = vec![first];
@@ -146,30 +188,34 @@ impl Worker {
         let mut overlay = Overlay::default();
         let mut changes = Vec::new();
         let mut accepted = Vec::new();
+        // Whoever lost is told after the winner is written: it reads again at once, and has to find
+        // what it lost to.
+        let mut refused = Vec::new();
         for request in batch {
-            match self.decide(&request.conditions, &overlay) {
+            match self.decide(&request.draft.conditions, &overlay) {
                 Ok(()) => {
-                    for change in &request.changes {
+                    for change in &request.draft.changes {
                         overlay.apply(change);
                     }
-                    changes.extend(request.changes);
-                    accepted.push(request.reply);
+                    changes.extend(request.draft.changes);
+                    accepted.push((request.reply, request.draft.placed));
                 }
                 Err(error) => {
                     if error.kind() == ErrorKind::Conflict {
                         self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                     }
-                    let _ = request.reply.send(Err(error));
+                    refused.push((request.reply, error));
                 }
             }
         }
-        if accepted.is_empty() {
-            return;
-        }
-        let outcome = self.write(&changes);
-        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        let outcome = if accepted.is_empty() { Ok(()) } else { self.write(&changes) };
+        self.counters.batches.fetch_add(u64::from(!accepted.is_empty()), Ordering::Relaxed);
         self.counters.commits.fetch_add(accepted.len() as u64, Ordering::Relaxed);
-        for reply in accepted {
+        for (reply, error) in refused {
+            let _ = reply.send(Err(error));
+        }
+        for (reply, placed) in accepted {
+            drop(placed);
             let answer = outcome.as_ref().copied().map_err(|error: &Error| {
                 Error::new(error.kind(), error.during())
                     .with_advice("restart the node, it recovers")
@@ -205,7 +251,7 @@ impl Worker {
                     };
                     held == *expected
                 }
-                Condition::NoRowUnder { prefix } => self.none_under(prefix, overlay)?,
+                Condition::RowsUnder { prefix, count } => self.counts(prefix, *count, overlay)?,
             };
             if !holds {
                 return Err(Error::new(ErrorKind::Conflict, "commit: a condition does not hold"));
@@ -214,24 +260,22 @@ impl Worker {
         Ok(())
     }
 
-    fn none_under(&self, prefix: &RowKey, overlay: &Overlay) -> Result<bool> {
+    /// Whether exactly `count` rows start with `prefix`.
+    fn counts(&self, prefix: &RowKey, count: usize, overlay: &Overlay) -> Result<bool> {
         let under = |row: &RowKey| {
             row.family == prefix.family && row.bytes.starts_with(prefix.bytes.as_slice())
         };
-        if overlay.0.iter().any(|(row, value)| under(row) && value.is_some()) {
-            return Ok(false);
-        }
-        let mut empty = true;
+        let pending = overlay.0.iter().filter(|(row, value)| under(row) && value.is_some()).count();
+        let mut found = pending;
         let upper = prefix_end(&prefix.bytes);
         self.store.scan(prefix.family, &prefix.bytes, &upper, &mut |row_key, _| {
             let row = RowKey { family: prefix.family, bytes: row_key.to_vec() };
-            if matches!(overlay.0.get(&row), Some(None)) {
-                return Ok(ScanStep::Next);
+            if !overlay.0.contains_key(&row) {
+                found += 1;
             }
-            empty = false;
-            Ok(ScanStep::Stop)
+            Ok(if found > count { ScanStep::Stop } else { ScanStep::Next })
         })?;
-        Ok(empty)
+        Ok(found == count)
     }
 }
 

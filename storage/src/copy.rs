@@ -13,17 +13,18 @@ use kluis_kms::Purpose;
 
 use crate::body::CopyBody;
 use crate::bucket_keys::BucketAccess;
+use crate::commit::Draft;
 use crate::conditions::Validators;
 use crate::digest::{ChecksumAlgorithm, ChecksumType};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get::open_content;
-use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, Draft, encode_context, object_row_key};
+use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, encode_context, object_row_key};
 use crate::namespace::{Table, TenantNs};
 use crate::put::VersionParts;
 use crate::requests::{CopyRequest, GetReply, GetRequest, PutReceipt, PutRequest};
 use crate::rows::ContentRow;
-use crate::types::{Conditions, ContentId, ETag, ETagRule, ObjectInfo, SseMode, Tags};
+use crate::types::{ContentId, ETag, ETagRule, ObjectInfo, SseMode, Tags};
 
 /// A source whose content the copy shares.
 struct Shared {
@@ -44,9 +45,12 @@ impl Engine {
         inner.admit(0)?;
         let access = inner.keys.for_write(&ns, purpose, request.bucket.id).await?;
         for _ in 0..COMMIT_TRIES_MAX {
-            let (shared, record) = inner.open_source(&ns, purpose, &request).await?;
+            let (shared, record) = match inner.open_source(&ns, purpose, &request).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => continue,
+                opened => opened?,
+            };
             if !may_share(&shared.info, &access, &request) {
-                return self.copy_anew(purpose, request, shared.tags).await;
+                return self.copy_anew(purpose, request, shared).await;
             }
             match inner.copy_shared(&ns, purpose, &access, &request, &shared, record).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
@@ -61,16 +65,21 @@ impl Engine {
         &self,
         purpose: &Purpose,
         request: CopyRequest<'_>,
-        tags: Tags,
+        source_seen: Shared,
     ) -> Result<PutReceipt> {
         let source = GetRequest {
             bucket: request.source.0,
             object_key: request.source.1,
-            conditions: Conditions::default(),
+            conditions: request.source_conditions.clone(),
             range: None,
             part_number: None,
         };
-        let GetReply { info, body, .. } = self.get(purpose, source).await?;
+        let GetReply { info, body, .. } =
+            self.get(purpose, source).await.map_err(unchanged_is_failed)?;
+        if info.version != source_seen.info.version {
+            // Tags and conditions were decided on another version than the bytes are of.
+            return Err(Error::new(ErrorKind::Conflict, "copy an object that is being replaced"));
+        }
         let algorithm = request
             .checksum
             .or_else(|| {
@@ -88,7 +97,7 @@ impl Engine {
             bucket: request.bucket,
             object_key: request.object_key,
             headers: request.headers.unwrap_or(info.headers),
-            tags: request.tags.unwrap_or(tags),
+            tags: request.tags.unwrap_or(source_seen.tags),
             sse: request.sse,
             context: request.context,
             conditions: request.conditions,
@@ -98,11 +107,22 @@ impl Engine {
     }
 }
 
+/// What is 304 for a read is 412 for the source of a copy.
+pub(crate) fn unchanged_is_failed(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotModified => {
+            Error::new(ErrorKind::PreconditionFailed, "decide a conditional copy")
+        }
+        _ => error,
+    }
+}
+
 /// Whether the copy is nothing but rows.
 fn may_share(info: &ObjectInfo, access: &BucketAccess, request: &CopyRequest<'_>) -> bool {
     let has = |wanted| info.checksums.iter().any(|checksum| checksum.algorithm == wanted);
     info.tenant_key == access.tenant_key()
         && info.sse == request.sse
+        && request.source.0.etag_rule == request.bucket.etag_rule
         && info.size <= crate::types::PUT_BYTES_MAX
         && (request.checksum.is_none_or(has) && info.checksum_type == ChecksumType::FullObject)
 }
@@ -164,6 +184,7 @@ impl Inner {
             checksum_algorithm: crate::put::shown_algorithm(&info.checksums),
             checksum_type: info.checksum_type,
             size: info.size,
+            upload: None,
         };
         let binding = Binding {
             tenant: ns.tenant(),
@@ -177,7 +198,7 @@ impl Inner {
         let row = self.seal_version(access, &binding, data_key, &held_record.0, &parts)?;
         let mut draft = self.share(ns, purpose, request, shared.content, held_record).await?;
         draft.put(object_row_key(ns, request.bucket, request.object_key), row.encode());
-        self.committer.commit(draft.conditions, draft.changes).await?;
+        self.committer.commit(draft).await?;
         Ok(PutReceipt {
             version: row.version,
             etag,

@@ -33,7 +33,7 @@ impl Engine {
             }
             let row = object_row_key(&ns, bucket, object_key);
             draft.changes.push(Change::Delete { row });
-            match inner.committer.commit(draft.conditions, draft.changes).await {
+            match inner.committer.commit(draft).await {
                 Ok(()) => return Ok(DeleteReceipt { existed: true }),
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),

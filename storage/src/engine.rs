@@ -18,13 +18,13 @@ use kluis_kms::{Env, Kms, TenantId};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::blob::{RecoveryReport, Volume, VolumeConfig, VolumeParts, VolumeUsage};
+use crate::blob::{Volume, VolumeConfig, VolumeParts, VolumeUsage};
 use crate::bucket_keys::BucketKeys;
 use crate::commit::Committer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, open_disk};
 use crate::meta::MetaStore;
-use crate::meta::rocks::RocksMeta;
+use crate::meta::rocks::{RocksMeta, RocksSettings};
 use crate::namespace::{MetaReader, blocking};
 use crate::registry::Registry;
 use crate::release::Pins;
@@ -98,7 +98,7 @@ pub(crate) struct Inner {
     pub(crate) pins: Pins,
     pub(crate) release_wanted: Arc<Notify>,
     pub(crate) read_ahead: Arc<Semaphore>,
-    space: Space,
+    space: Arc<Space>,
     disk: Arc<dyn Disk>,
     report: DiskReport,
     /// Held until the engine is gone: the lock on the directory.
@@ -138,11 +138,11 @@ impl Engine {
     /// - [`ErrorKind::Misuse`]: a setting is out of bounds or differs from the directory's own.
     /// - [`ErrorKind::Unavailable`]: another process has it open, or the disk does not answer.
     pub async fn open(dir: &Path, config: EngineConfig, kms: Arc<Kms>, env: Env) -> Result<Self> {
-        let Opened { lock, pool, disk, report, committer, volume, reader, tenants } =
+        let Opened { lock, space, pool, disk, report, committer, volume, reader, tenants } =
             open_parts(dir, &config, &env).await?;
         let keys = BucketKeys::new(Arc::clone(&kms), env.clone(), Arc::clone(&committer));
         let inner = Arc::new(Inner {
-            space: Space::new(dir.to_path_buf(), config.reserve_bytes, env.clone()),
+            space,
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_max)),
             release_wanted: Arc::new(Notify::new()),
             pins: Pins::default(),
@@ -253,6 +253,7 @@ impl Inner {
 /// What an engine is made of that needs no keys.
 pub(crate) struct Opened {
     pub(crate) lock: std::os::fd::OwnedFd,
+    pub(crate) space: Arc<Space>,
     pub(crate) pool: BufPool,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) report: DiskReport,
@@ -268,10 +269,17 @@ pub(crate) async fn open_parts(dir: &Path, config: &EngineConfig, env: &Env) -> 
     let lock = lock(dir)?;
     let (meta_dir, pooled) = (dir.join(META), config.pooled_families);
     let cache_bytes = config.metadata_cache_bytes;
-    let store: Arc<dyn MetaStore> =
-        blocking(move || Ok(Arc::new(RocksMeta::open(&meta_dir, pooled, cache_bytes)?))).await?;
+    // Metadata that is gone is not made anew beside a volume that needs it.
+    let is_new = !["SUPER.a", "SUPER.b"].iter().any(|name| dir.join(name).exists());
+    let store: Arc<dyn MetaStore> = blocking(move || {
+        let settings = RocksSettings { pooled, cache_bytes, create: is_new };
+        Ok(Arc::new(RocksMeta::open(&meta_dir, settings)?))
+    })
+    .await?;
     let pool = BufPool::new(config.pool_bytes, true).map_err(|e| starting("the pool", e))?;
     let (disk, report) = open_disk(dir, &config.io, &pool).map_err(|e| starting("the disk", e))?;
+    let space = Arc::new(Space::new(dir.to_path_buf(), config.reserve_bytes, env.clone()));
+    let room = Arc::clone(&space);
     let synced = Arc::new(AtomicU64::new(store.sequence()));
     let committer = Arc::new(Committer::start(Arc::clone(&store), Arc::clone(&synced))?);
     let parts = VolumeParts {
@@ -280,15 +288,19 @@ pub(crate) async fn open_parts(dir: &Path, config: &EngineConfig, env: &Env) -> 
         table: Arc::new(GcTable::new(Arc::clone(&store), Arc::clone(&committer))),
         meta_seq: synced,
         env: env.clone(),
+        room: Arc::new(move |bytes| room.admit(bytes)),
     };
     let volume_config =
         VolumeConfig { pooled_families: u32::from(pooled), ..config.volume.clone() };
     let (volume, recovered) = Volume::open(volume_config, parts).await?;
-    check_recovered(&recovered, store.sequence())?;
+    if recovered.pooled_families != u32::from(pooled) {
+        let what = format!("share {pooled} families, made with {}", recovered.pooled_families);
+        return Err(Error::new(ErrorKind::Misuse, what));
+    }
     let reader = MetaReader::new(store);
     let plan = FamilyPlan { dedicated_max: config.dedicated_namespaces_max, pooled };
     let tenants = Tenants::open(reader.clone(), Arc::clone(&committer), env.clone(), plan).await?;
-    Ok(Opened { lock, pool, disk, report, committer, volume, reader, tenants })
+    Ok(Opened { lock, space, pool, disk, report, committer, volume, reader, tenants })
 }
 
 fn check(config: &EngineConfig) -> Result<()> {
@@ -300,21 +312,6 @@ fn check(config: &EngineConfig) -> Result<()> {
         return Err(Error::new(ErrorKind::Misuse, "share 0 families"));
     }
     Ok(())
-}
-
-/// Point-in-time recovery of the metadata may have dropped the end of a damaged log. The volumes
-/// know how far it was synced, and which segments are in use.
-fn check_recovered(recovered: &RecoveryReport, sequence: u64) -> Result<()> {
-    let watermark = recovered.max_meta_seq;
-    let during = if sequence < watermark {
-        format!("open metadata at {sequence}, synced before up to {watermark}")
-    } else if recovered.orphan_segments.is_empty() {
-        return Ok(());
-    } else {
-        format!("open metadata without the rows of segments {:?}", recovered.orphan_segments)
-    };
-    Err(Error::new(ErrorKind::Corrupt, during)
-        .with_advice("acknowledged metadata is missing: restore the newest backup of meta/"))
 }
 
 fn lock(dir: &Path) -> Result<std::os::fd::OwnedFd> {

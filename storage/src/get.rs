@@ -39,7 +39,7 @@ use crate::types::{
 
 /// Chunks fetched and decrypted in one step: one read of at most 256 KiB and 64 bytes. What a GET
 /// holds of plaintext is this, and as much again when it reads ahead.
-const STEP_CHUNKS: u64 = 4;
+pub(crate) const STEP_CHUNKS: u64 = 4;
 /// Tries to open an object that is replaced while it is being opened.
 const OPEN_TRIES_MAX: usize = 16;
 

@@ -13,46 +13,26 @@
 use bytes::Bytes;
 use kluis_kms::{EncryptionContext, Purpose, TenantId};
 
+use crate::blob::Location;
 use crate::bucket_keys::BucketAccess;
+use crate::commit::Draft;
 use crate::conditions::Validators;
 use crate::engine::Inner;
 use crate::error::{Error, ErrorKind, Result};
-use crate::meta::{Change, Condition, RowKey};
+use crate::get::STEP_CHUNKS;
+use crate::meta::{Change, RowKey};
 use crate::namespace::{Table, TenantNs, encode_object_key};
 use crate::release::{dead_bytes, queue_row};
 use crate::rows::{
     Attributes, ContentRow, Heading, Manifest, ObjectRow, encode_bucket, encode_sse,
 };
-use crate::types::{BucketInfo, Conditions, ContentId, ObjectKey, SseMode, UploadId, VersionId};
+use crate::types::{
+    BucketInfo, Conditions, ContentId, ObjectKey, SseMode, StreamId, UploadId, VersionId,
+};
 
 /// Tries of one commit before it gives up with [`ErrorKind::Conflict`]. Each failed try means that
 /// another commit on the same object went through.
 pub(crate) const COMMIT_TRIES_MAX: usize = 256;
-
-/// What a commit is made of.
-#[derive(Default)]
-pub(crate) struct Draft {
-    pub(crate) conditions: Vec<Condition>,
-    pub(crate) changes: Vec<Change>,
-}
-
-impl Draft {
-    /// Puts a row without looking at what it held.
-    pub(crate) fn put(&mut self, row: RowKey, value: impl Into<Bytes>) {
-        self.changes.push(Change::Put { row, value: value.into() });
-    }
-
-    /// Deletes a row that is exactly `held`.
-    pub(crate) fn delete_held(&mut self, row: RowKey, held: Bytes) {
-        self.expect(row.clone(), Some(held));
-        self.changes.push(Change::Delete { row });
-    }
-
-    /// Asks for a row to be exactly this.
-    pub(crate) fn expect(&mut self, row: RowKey, expected: Option<Bytes>) {
-        self.conditions.push(Condition::RowIs { row, expected });
-    }
-}
 
 /// An object row with the bytes that a commit is decided on.
 pub(crate) struct Held {
@@ -198,18 +178,25 @@ impl Inner {
             0 => {}
             1 if !self.pins.is_pinned(content) => {
                 let parts: [&[u8]; 2] = [stream.stream.as_bytes(), &0_u32.to_be_bytes()];
-                if let Some(held) = ns.get(Table::Locations, &parts).await? {
+                let Some(held) = ns.get(Table::Locations, &parts).await? else { return Ok(()) };
+                // A reader that opens meanwhile looks the row up once a step: an extent of one step
+                // is read by then, a longer one waits in the queue until the reader is gone.
+                if u64::from(Location::decode(&held)?.n_chunks()) <= STEP_CHUNKS {
                     draft.changes.push(dead_bytes(&held)?);
                     draft.delete_held(ns.row(Table::Locations, &parts), held);
+                } else {
+                    self.queue_stream(ns, content, stream.stream, draft);
                 }
             }
-            _ => {
-                let (row, value) = queue_row(ns, content, stream.stream);
-                draft.put(row, value);
-                self.release_wanted.notify_one();
-            }
+            _ => self.queue_stream(ns, content, stream.stream, draft),
         }
         Ok(())
+    }
+
+    fn queue_stream(&self, ns: &TenantNs, content: ContentId, stream: StreamId, draft: &mut Draft) {
+        let (row, value) = queue_row(ns, content, stream);
+        draft.put(row, value);
+        self.release_wanted.notify_one();
     }
 }
 

@@ -8,14 +8,17 @@
 //! - The data is flushed before the commit that makes it visible.
 //! - Any failure before the commit leaves dead bytes and nothing else.
 
+use std::sync::Arc;
+
 use kluis_kms::{ContentScope, DataKey, EncryptionContext, Purpose};
 
 use crate::blob::Lane;
 use crate::bucket_keys::BucketAccess;
+use crate::commit::Draft;
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, Draft, encode_context, object_row_key};
+use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, encode_context, object_row_key};
 use crate::namespace::{Table, TenantNs};
 use crate::requests::{PutReceipt, PutRequest};
 use crate::rows::{
@@ -23,7 +26,7 @@ use crate::rows::{
 };
 use crate::stream::{StreamPlan, StreamSink, WrittenStream};
 use crate::types::{
-    ContentId, ETag, ETagRule, ObjectHeaders, PUT_BYTES_MAX, StreamId, Tags, VersionId,
+    ContentId, ETag, ETagRule, ObjectHeaders, PUT_BYTES_MAX, StreamId, Tags, UploadId, VersionId,
 };
 
 /// A content that is written and not yet visible.
@@ -46,6 +49,8 @@ pub(crate) struct VersionParts<'a> {
     pub(crate) checksum_type: ChecksumType,
     /// Plaintext bytes.
     pub(crate) size: u64,
+    /// The upload it was made of, if it was.
+    pub(crate) upload: Option<UploadId>,
 }
 
 impl Engine {
@@ -150,6 +155,7 @@ impl Inner {
             checksum_algorithm: shown_algorithm(&content.checksums),
             checksum_type: ChecksumType::FullObject,
             size: content.size,
+            upload: None,
         };
         let binding = Binding {
             tenant: ns.tenant(),
@@ -163,8 +169,7 @@ impl Inner {
         Ok(NewVersion { row, record, etag })
     }
 
-    /// Seals what a version shows and binds its data key to it. Upload and multipart are left to
-    /// the caller.
+    /// Seals what a version shows and binds its data key to it.
     pub(crate) fn seal_version(
         &self,
         access: &BucketAccess,
@@ -186,6 +191,8 @@ impl Inner {
             tag_count,
             size: parts.size,
             modified_ms,
+            multipart: parts.upload.is_some(),
+            upload: parts.upload,
         };
         let tags = if tag_count == 0 {
             Vec::new()
@@ -199,8 +206,8 @@ impl Inner {
             size: parts.size,
             modified_ms,
             sse: binding.sse,
-            upload: None,
-            multipart: false,
+            upload: parts.upload,
+            multipart: parts.upload.is_some(),
             wrapped: access.data().wrap_data_key(&access.permit, data_key, &bound, rng)?,
             heading: access.seal("um", of, &heading.encode())?,
             tags,
@@ -231,7 +238,7 @@ impl Inner {
             publish_content(&mut draft, ns, content, &version.record);
             let row = object_row_key(ns, request.bucket, request.object_key);
             draft.put(row, version.row.encode());
-            match self.committer.commit(draft.conditions, draft.changes).await {
+            match self.committer.commit(draft).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 outcome => return outcome,
             }
@@ -298,10 +305,11 @@ pub(crate) fn publish_stream(
     stream: StreamId,
     written: &WrittenStream,
 ) {
-    for (number, placed) in (0_u32..).zip(&written.placed) {
+    for (number, placed) in (0_u32..).zip(written.placed.iter()) {
         let row = ns.row(Table::Locations, &[stream.as_bytes(), &number.to_be_bytes()]);
         draft.put(row, placed.location().encode().to_vec());
     }
+    draft.placed = Some(Arc::clone(&written.placed));
 }
 
 /// The ETag of a body stored whole (docs/ARCHITECTURE.md, "ETags").

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::commit::Committer;
+use crate::commit::{Committer, Draft};
 use crate::error::Result;
 use crate::meta::{Change, Condition, Family, MetaStore, RowKey, ScanStep, prefix_end};
 
@@ -116,7 +116,7 @@ impl Registry {
                 }
             })
             .collect();
-        self.committer.commit(conditions, changes).await
+        self.committer.commit(Draft::new(conditions, changes)).await
     }
 }
 

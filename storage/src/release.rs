@@ -19,9 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::blob::Location;
+use crate::commit::Draft;
 use crate::engine::Inner;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::Draft;
 use crate::meta::{Change, Family, RowKey, ScanStep, prefix_end};
 use crate::namespace::{Table, TenantNs};
 use crate::types::{ContentId, NsId, StreamId};
@@ -34,9 +34,11 @@ pub(crate) const QUEUE: u8 = b'Q';
 const BATCH_ROWS: usize = 512;
 /// Streams looked at in one round; the rest waits for the next.
 const ROUND_STREAMS: usize = 256;
-/// How long a queued stream rests, so that a reader that was just opening can pin it; and how long
-/// until pinned ones are looked at again.
+/// How long the worker rests between two rounds: what is queued meanwhile shares the next one.
 const REST: Duration = Duration::from_millis(500);
+/// How often the queue is looked at when nobody asks, for streams that were pinned or whose commit
+/// took long.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Contents that are being read.
 #[derive(Default)]
@@ -107,34 +109,31 @@ struct Queued {
 
 /// Works the queue off until the engine closes.
 pub(crate) async fn run(inner: std::sync::Weak<Inner>) {
+    let mut cursor = Vec::new();
     loop {
-        let Some(engine) = inner.upgrade() else {
-            return;
-        };
+        let Some(engine) = inner.upgrade() else { return };
         let wanted = Arc::clone(&engine.release_wanted);
-        let outcome = engine.release_round().await;
-        let busy = match outcome {
-            Ok(busy) => busy,
-            Err(error) => {
-                tracing::warn!(%error, "giving up extents failed; it is tried again");
-                true
-            }
-        };
-        drop(engine);
-        if busy {
-            tokio::time::sleep(REST).await;
-        } else {
-            wanted.notified().await;
-            tokio::time::sleep(REST).await;
+        match engine.release_round(&mut cursor).await {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%error, "the release queue cannot be read; later again"),
         }
+        drop(engine);
+        // A stream is queued by the commit that the caller of `notify_one` is about to make: the
+        // rest covers that, and the time-out covers a commit that took longer.
+        if cursor.is_empty() {
+            let _ = tokio::time::timeout(LOOK_EVERY, wanted.notified()).await;
+        }
+        tokio::time::sleep(REST).await;
     }
 }
 
 impl Inner {
-    /// Looks at the first streams of the queue; says whether some are left for later.
-    async fn release_round(&self) -> Result<bool> {
-        let lower = vec![QUEUE];
-        let upper = prefix_end(&lower);
+    /// Looks at the next streams of the queue. `cursor` is empty again when its end was reached.
+    /// Streams that are pinned, and rows that are damaged, are passed over: they hold up nobody.
+    async fn release_round(&self, cursor: &mut Vec<u8>) -> Result<()> {
+        let first = vec![QUEUE];
+        let upper = prefix_end(&first);
+        let lower = std::mem::take(cursor).max(first);
         let rows = self
             .reader
             .fold(Family::Gc, lower, upper, Vec::new(), |rows, row_key, value| {
@@ -142,16 +141,22 @@ impl Inner {
                 Ok(if rows.len() < ROUND_STREAMS { ScanStep::Next } else { ScanStep::Stop })
             })
             .await?;
-        let mut left = rows.len() == ROUND_STREAMS;
+        if rows.len() == ROUND_STREAMS
+            && let Some((last, _)) = rows.last()
+        {
+            *cursor = [last.as_slice(), &[0]].concat();
+        }
         for (row_key, value) in rows {
-            let queued = self.queued(row_key, &value)?;
-            if self.pins.is_pinned(queued.content) {
-                left = true;
-            } else {
-                self.release_queued(&queued).await?;
+            let outcome = match self.queued(row_key, &value) {
+                Ok(queued) if self.pins.is_pinned(queued.content) => Ok(()),
+                Ok(queued) => self.release_queued(&queued).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "a stream cannot be given up; it stays in the queue");
             }
         }
-        Ok(left)
+        Ok(())
     }
 
     fn queued(&self, row_key: Vec<u8>, value: &[u8]) -> Result<Queued> {
@@ -189,7 +194,7 @@ impl Inner {
             if is_last {
                 draft.changes.push(Change::Delete { row: queued.row.clone() });
             }
-            self.committer.commit(draft.conditions, draft.changes).await?;
+            self.committer.commit(draft).await?;
             if is_last {
                 return Ok(());
             }

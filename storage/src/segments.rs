@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::blob::{SegmentRow, SegmentTable, TableFuture};
-use crate::commit::Committer;
+use crate::commit::{Committer, Draft};
 use crate::error::Result;
 use crate::meta::{Change, Family, MetaStore, RowKey, ScanStep, prefix_end};
 
@@ -44,7 +44,7 @@ impl SegmentTable for GcTable {
                     Change::Put { row: key, value: row.encode().to_vec().into() }
                 })
                 .collect();
-            committer.commit(Vec::new(), changes).await
+            committer.commit(Draft::new(Vec::new(), changes)).await
         })
     }
 }

@@ -8,6 +8,9 @@
 //!   is wiped if that does not happen.
 //! - Nothing of a stream is visible until the caller commits; dropped before, it is dead bytes.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use bytes::{Buf as _, Bytes};
 use kluis_kms::{StreamKey, UnwrapPermit};
 
@@ -40,7 +43,7 @@ pub(crate) struct StreamPlan<'a> {
 /// A stream whose bytes are durable (or, inline, will be with the commit).
 pub(crate) struct WrittenStream {
     /// The extents, by number, held so that their segments stay open until they are published.
-    pub(crate) placed: Vec<Placed>,
+    pub(crate) placed: Arc<Vec<Placed>>,
     /// The sealed body, if it is to be a row.
     pub(crate) inline: Option<Bytes>,
     /// 128 bits over the tags.
@@ -68,7 +71,7 @@ impl StreamSink<'_> {
     ) -> Result<WrittenStream> {
         let size = body.size();
         let sealed = size + chunk_count(size) * TAG_BYTES;
-        let mut feed = Feed { body, pending: Bytes::new() };
+        let mut feed = Feed { body, pending: VecDeque::new() };
         let mut encryptor = ChunkEncryptor::new(plan.stream_key, size);
         let target = Target { ns: plan.ns, permit: plan.permit, stream: plan.stream };
         let mut written = if plan.may_inline && size <= self.inline_bytes_max {
@@ -95,7 +98,7 @@ impl StreamSink<'_> {
         feed.fill(plain_part(&mut sealed)).await?;
         encryptor.encrypt(target.permit, &mut sealed)?;
         let inline = Some(Bytes::from(std::mem::take(&mut *sealed)));
-        Ok(WrittenStream { placed: Vec::new(), inline, digest: [0; 16] })
+        Ok(WrittenStream { placed: Arc::default(), inline, digest: [0; 16] })
     }
 
     async fn packed(
@@ -105,6 +108,8 @@ impl StreamSink<'_> {
         feed: &mut Feed<'_>,
         sealed_bytes: usize,
     ) -> Result<WrittenStream> {
+        // All of it first: a client that sends slowly must not hold a buffer that others wait for.
+        feed.collect(sealed_bytes).await?;
         let class = BufClass::holding(sealed_bytes).expect("a packed extent fits a large buffer");
         let mut sealed = self.pool.acquire(class).await;
         sealed.mark_secret();
@@ -114,7 +119,7 @@ impl StreamSink<'_> {
             encryptor.encrypt(target.permit, slot)?;
         }
         let placed = self.volume.put_packed(target.extent(0), 0, sealed).await?;
-        Ok(WrittenStream { placed: vec![placed], inline: None, digest: [0; 16] })
+        Ok(WrittenStream { placed: Arc::new(vec![placed]), inline: None, digest: [0; 16] })
     }
 
     async fn extents(
@@ -130,6 +135,7 @@ impl StreamSink<'_> {
         for number in 0.. {
             let plain_len = (size - logical_off).min(EXTENT_BYTES);
             let plan = ExtentPlan { lane, id: target.extent(number), logical_off, plain_len };
+            feed.collect(1).await?;
             let mut writer = self.volume.extent_writer(plan).await?;
             for _ in 0..chunk_count(plain_len) {
                 let slot = writer.chunk().await?;
@@ -143,7 +149,7 @@ impl StreamSink<'_> {
                 break;
             }
         }
-        Ok(WrittenStream { placed, inline: None, digest: [0; 16] })
+        Ok(WrittenStream { placed: Arc::new(placed), inline: None, digest: [0; 16] })
     }
 }
 
@@ -169,24 +175,39 @@ fn plain_part(slot: &mut [u8]) -> &mut [u8] {
 /// A body read in the lengths that chunks ask for.
 struct Feed<'a> {
     body: &'a mut dyn Body,
-    pending: Bytes,
+    pending: VecDeque<Bytes>,
 }
 
 impl Feed<'_> {
+    /// Waits until `bytes` of the body are here, or all of it.
+    async fn collect(&mut self, bytes: usize) -> Result<()> {
+        let mut held: usize = self.pending.iter().map(Bytes::len).sum();
+        while held < bytes {
+            let Some(next) = self.body.next().await.map_err(failed)? else { return Ok(()) };
+            held += next.len();
+            self.pending.push_back(next);
+        }
+        Ok(())
+    }
+
     /// Fills all of `plain` from the body.
     async fn fill(&mut self, plain: &mut [u8]) -> Result<()> {
         let mut filled = 0;
         while let Some(space) = plain.get_mut(filled..).filter(|space| !space.is_empty()) {
-            if self.pending.is_empty() {
+            let Some(front) = self.pending.front_mut() else {
                 let next = self.body.next().await.map_err(failed)?;
-                self.pending = next.ok_or_else(|| {
+                self.pending.push_back(next.ok_or_else(|| {
                     Error::new(ErrorKind::Body, "read a body: it ended before its length")
-                })?;
-            }
-            let take = space.len().min(self.pending.len());
+                })?);
+                continue;
+            };
+            let take = space.len().min(front.len());
             let (to, _) = space.split_at_mut(take);
-            self.pending.copy_to_slice(to);
+            front.copy_to_slice(to);
             filled += take;
+            if front.is_empty() {
+                self.pending.pop_front();
+            }
         }
         Ok(())
     }
@@ -194,11 +215,12 @@ impl Feed<'_> {
     /// Checks that the body ends here, which is where its own checks report.
     async fn finish(&mut self) -> Result<()> {
         loop {
-            if !self.pending.is_empty() {
+            if self.pending.iter().any(|bytes| !bytes.is_empty()) {
                 return Err(Error::new(ErrorKind::Body, "read a body: it is longer than it said"));
             }
+            self.pending.clear();
             match self.body.next().await.map_err(failed)? {
-                Some(bytes) => self.pending = bytes,
+                Some(bytes) => self.pending.push_back(bytes),
                 None => return Ok(()),
             }
         }

@@ -61,7 +61,7 @@ impl Engine {
             let row_key = object_row_key(&ns, bucket, object_key);
             draft.expect(row_key.clone(), Some(held.bytes));
             draft.put(row_key, row.encode());
-            match inner.committer.commit(draft.conditions, draft.changes).await {
+            match inner.committer.commit(draft).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 outcome => return outcome,
             }

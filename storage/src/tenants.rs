@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use kluis_kms::{Env, TenantId};
 use sha2::{Digest as _, Sha256};
 
-use crate::commit::Committer;
+use crate::commit::{Committer, Draft};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Change, Condition, Family, RowKey, ScanStep, prefix_end};
 use crate::namespace::{MetaReader, TenantNs, blocking};
@@ -49,18 +49,7 @@ impl Tenants {
         env: Env,
         plan: FamilyPlan,
     ) -> Result<Self> {
-        let lower = vec![NAMESPACE];
-        let upper = prefix_end(&lower);
-        let rows = reader
-            .fold(Family::Sys, lower, upper, HashMap::new(), |rows, row_key, value| {
-                let id =
-                    row_key.get(1..).and_then(|id| id.first_chunk::<16>()).ok_or_else(|| {
-                        Error::new(ErrorKind::Corrupt, "read a namespace row: its key is too short")
-                    })?;
-                rows.insert(TenantId::from_bytes(*id), NamespaceRow::decode(value)?);
-                Ok(ScanStep::Next)
-            })
-            .await?;
+        let rows = read_rows(&reader).await?;
         let (rows, creating) = (RwLock::new(rows), tokio::sync::Mutex::default());
         Ok(Self { reader, committer, env, plan, rows, creating })
     }
@@ -108,7 +97,14 @@ impl Tenants {
             .iter()
             .map(|(tenant, row)| Change::Put { row: key(tenant), value: row.encode().into() })
             .collect();
-        self.committer.commit(conditions, changes).await?;
+        if let Err(error) = self.committer.commit(Draft::new(conditions, changes)).await {
+            // An earlier creation may have been carried out after its caller had left.
+            if error.kind() == ErrorKind::Conflict {
+                let found = read_rows(&self.reader).await?;
+                self.rows.write().unwrap_or_else(PoisonError::into_inner).extend(found);
+            }
+            return Err(error);
+        }
         self.rows.write().unwrap_or_else(PoisonError::into_inner).extend(created);
         Ok(())
     }
@@ -132,4 +128,19 @@ impl Tenants {
         };
         Ok(NamespaceRow { ns, family, created_ms: self.env.clock.now_ms() })
     }
+}
+
+/// Every namespace row.
+async fn read_rows(reader: &MetaReader) -> Result<HashMap<TenantId, NamespaceRow>> {
+    let lower = vec![NAMESPACE];
+    let upper = prefix_end(&lower);
+    reader
+        .fold(Family::Sys, lower, upper, HashMap::new(), |rows, row_key, value| {
+            let id = row_key.get(1..).and_then(|id| id.first_chunk::<16>()).ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, "read a namespace row: its key is too short")
+            })?;
+            rows.insert(TenantId::from_bytes(*id), NamespaceRow::decode(value)?);
+            Ok(ScanStep::Next)
+        })
+        .await
 }

@@ -51,7 +51,7 @@ class Node:
         self.settings = settings
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self.data.mkdir(parents=True)
+        self.data.mkdir(parents=True, mode=0o700)
 
     @property
     def endpoint(self) -> str:

@@ -11,10 +11,13 @@
 //! Owns: routes, and who may connect (`socket.rs`). Knows nothing of: signatures, S3.
 //!
 //! Invariants
-//! - No route returns plaintext, object names or user metadata; there is nothing here that could
-//!   make a permit.
+//! - No route returns plaintext, object names or user metadata. But whoever reaches the API of a
+//!   running node can make an access key and read with it over S3, as the key's user. That is on
+//!   record: each such change is a log line of the target `kluis::admin`. At rest nothing can be
+//!   read without the passphrase.
 //! - A change that was begun is finished, whether or not the client waits for the answer.
 
+mod audit;
 mod client;
 mod routes;
 mod socket;
@@ -31,6 +34,7 @@ use kluis_storage::Engine;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use audit::TARGET as AUDIT;
 pub(crate) use client::{Client, ClientError, encode};
 pub(crate) use socket::{bind, serve_socket, socket_path};
 pub(crate) use types::*;
@@ -39,6 +43,7 @@ use crate::auth::creds::{Directory, DirectoryError, DirectoryErrorKind};
 use crate::front::Observer;
 use crate::http::{Answer, Handler, Peer, ResponseBody};
 use crate::limits::RequestBody;
+use audit::Asker;
 
 /// The largest request: a thousand names of tenants.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -101,7 +106,7 @@ impl Admin {
         Self { engine, directory, observer }
     }
 
-    async fn reply(self: Arc<Self>, request: Request<RequestBody>) -> Reply {
+    async fn reply(self: Arc<Self>, request: Request<RequestBody>, who: Asker) -> Reply {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         let segments: Vec<String> =
@@ -115,28 +120,28 @@ impl Admin {
             (&Method::GET, ["v1", "tenants"]) => self.list_tenants(query),
             (&Method::POST, ["v1", "tenants"]) => {
                 let asked = read(body).await?;
-                finish(async move { self.create_tenants(asked).await }).await
+                finish(async move { self.create_tenants(who, asked).await }).await
             }
             (&Method::GET, ["v1", "tenants", tenant]) => self.show_tenant(tenant),
             (&Method::POST, ["v1", "tenants", tenant, verb @ ("suspend" | "resume")]) => {
                 let (tenant, is_suspended) = ((*tenant).to_owned(), *verb == "suspend");
-                finish(async move { self.set_suspended(&tenant, is_suspended).await }).await
+                finish(async move { self.set_suspended(who, &tenant, is_suspended).await }).await
             }
             (&Method::GET, ["v1", "tenants", tenant, "users"]) => self.list_users(tenant, query),
             (&Method::POST, ["v1", "tenants", tenant, "users"]) => {
                 let (tenant, asked) = ((*tenant).to_owned(), read(body).await?);
-                finish(async move { self.create_user(&tenant, asked).await }).await
+                finish(async move { self.create_user(who, &tenant, asked).await }).await
             }
             (&Method::GET, ["v1", "tenants", tenant, "access-keys"]) => {
                 self.list_access_keys(tenant, query)
             }
             (&Method::POST, ["v1", "tenants", tenant, "access-keys"]) => {
                 let (tenant, asked) = ((*tenant).to_owned(), read(body).await?);
-                finish(async move { self.create_access_key(&tenant, asked).await }).await
+                finish(async move { self.create_access_key(who, &tenant, asked).await }).await
             }
             (&Method::DELETE, ["v1", "tenants", tenant, "access-keys", id]) => {
                 let (tenant, id) = ((*tenant).to_owned(), (*id).to_owned());
-                finish(async move { self.revoke_access_key(&tenant, &id).await }).await
+                finish(async move { self.revoke_access_key(who, &tenant, &id).await }).await
             }
             _ => Err(Refused::not_found(format!("there is no {} {path}", parts.method))),
         }
@@ -148,8 +153,9 @@ impl Handler for Admin {
         Box::pin(async move {
             let method = request.method().clone();
             let path = request.uri().path().to_owned();
+            let who = Asker::new(&peer);
             let (status, text) =
-                self.reply(request).await.unwrap_or_else(|Refused(status, why)| {
+                self.reply(request, who).await.unwrap_or_else(|Refused(status, why)| {
                     (status, serde_json::to_string(&why).unwrap_or_default())
                 });
             tracing::info!(

@@ -6,14 +6,15 @@ use http::StatusCode;
 use kluis_kms::TenantId;
 use zeroize::Zeroize as _;
 
+use super::audit::{self, Asker};
 use super::types::{
     AccessKey, AccessKeys, CreateAccessKey, CreateTenants, CreateUser, CreatedAccessKey,
     CreatedTenant, CreatedTenants, Done, PAGE_ENTRIES_MAX, TENANTS_PER_REQUEST_MAX, Tenant,
     Tenants, User, Users,
 };
 use super::{Admin, Refused, Reply, ok, with_status};
+use crate::auth::canonical;
 use crate::auth::creds::{NewTenant, TenantInfo, UserInfo};
-use crate::front::rewrite::percent_decode;
 
 /// The user that a tenant begins with.
 const ROOT_USER: &str = "root";
@@ -34,7 +35,7 @@ impl Admin {
         ok(&tenant(self.directory.show(name)?))
     }
 
-    pub(super) async fn create_tenants(&self, asked: CreateTenants) -> Reply {
+    pub(super) async fn create_tenants(&self, who: Asker, asked: CreateTenants) -> Reply {
         let names = asked.names;
         if names.is_empty() || names.len() > TENANTS_PER_REQUEST_MAX {
             let message = format!("give 1 to {TENANTS_PER_REQUEST_MAX} names");
@@ -46,6 +47,10 @@ impl Admin {
         let ids: Vec<TenantId> = tenants.iter().map(|(id, _)| *id).collect();
         self.engine.create_namespaces(&ids).await?;
         let made = self.directory.create_tenants(&tenants).await?;
+        for tenant in &made {
+            let (id, access_key_id) = (tenant.tenant_id, &tenant.access_key_id);
+            audit::record_given(who, "tenant created", id, access_key_id);
+        }
         let mut answer = CreatedTenants { tenants: made.into_iter().map(created).collect() };
         let reply = with_status(StatusCode::CREATED, &answer);
         for tenant in &mut answer.tenants {
@@ -54,13 +59,16 @@ impl Admin {
         reply
     }
 
-    pub(super) async fn set_suspended(&self, name: &str, is_suspended: bool) -> Reply {
+    pub(super) async fn set_suspended(&self, who: Asker, name: &str, is_suspended: bool) -> Reply {
         if is_suspended {
             self.directory.suspend(name).await?;
         } else {
             self.directory.resume(name).await?;
         }
-        self.show_tenant(name)
+        let info = self.directory.show(name)?;
+        let change = if is_suspended { "tenant suspended" } else { "tenant resumed" };
+        audit::record_change(who, change, info.tenant_id);
+        ok(&tenant(info))
     }
 
     pub(super) fn list_users(&self, tenant: &str, query: &str) -> Reply {
@@ -70,8 +78,10 @@ impl Admin {
         ok(&Users { users: found.into_iter().map(user).collect(), next })
     }
 
-    pub(super) async fn create_user(&self, tenant: &str, asked: CreateUser) -> Reply {
+    pub(super) async fn create_user(&self, who: Asker, tenant: &str, asked: CreateUser) -> Reply {
+        let tenant_id = self.directory.show(tenant)?.tenant_id;
         let made = self.directory.create_user(tenant, &asked.name).await?;
+        audit::record_change(who, "user created", tenant_id);
         with_status(StatusCode::CREATED, &user(made))
     }
 
@@ -89,8 +99,15 @@ impl Admin {
         ok(&AccessKeys { access_keys })
     }
 
-    pub(super) async fn create_access_key(&self, tenant: &str, asked: CreateAccessKey) -> Reply {
+    pub(super) async fn create_access_key(
+        &self,
+        who: Asker,
+        tenant: &str,
+        asked: CreateAccessKey,
+    ) -> Reply {
+        let tenant_id = self.directory.show(tenant)?.tenant_id;
         let made = self.directory.create_access_key(tenant, &asked.user).await?;
+        audit::record_given(who, "access key created", tenant_id, &made.access_key_id);
         let mut answer = CreatedAccessKey {
             user: asked.user,
             access_key_id: made.access_key_id,
@@ -101,7 +118,12 @@ impl Admin {
         reply
     }
 
-    pub(super) async fn revoke_access_key(&self, tenant: &str, access_key_id: &str) -> Reply {
+    pub(super) async fn revoke_access_key(
+        &self,
+        who: Asker,
+        tenant: &str,
+        access_key_id: &str,
+    ) -> Reply {
         let tenant_id = self.directory.show(tenant)?.tenant_id;
         let credential = self.directory.lookup(access_key_id)?;
         if credential.is_none_or(|it| it.user().tenant != tenant_id) {
@@ -109,6 +131,7 @@ impl Admin {
             return Err(Refused::not_found(message));
         }
         self.directory.revoke_access_key(access_key_id).await?;
+        audit::record_revoked(who, tenant_id, access_key_id);
         ok(&Done {})
     }
 }
@@ -175,7 +198,7 @@ fn field(query: &str, name: &str) -> Result<Option<String>, Refused> {
 
 /// Undoes percent-encoding.
 pub(super) fn decode(text: &str) -> Option<String> {
-    String::from_utf8(percent_decode(text)).ok()
+    String::from_utf8(canonical::decode(text.as_bytes())).ok()
 }
 
 fn invalid(message: String) -> Refused {

@@ -6,7 +6,8 @@
 //!
 //! Invariants
 //! - A [`Claim::Signed`] has a scope of this node's region and service, a time within bounds, and
-//!   covers `host` and every `x-amz-*` header of its request: nothing takes effect unsigned.
+//!   covers `host` and every `x-amz-*` and `x-kluis-*` header of its request: none of them takes
+//!   effect unsigned.
 //! - Signature Version 2 and session tokens are refused, never ignored.
 //!
 //! Sources: AWS, "Authenticating Requests: Using the Authorization Header"; "… Using Query
@@ -307,14 +308,18 @@ fn signed_headers(text: &str) -> Vec<String> {
     names
 }
 
-/// Refuses a request in which `host` or an `x-amz-*` header is not signed.
+/// Prefixes of headers that have to be signed: they change what a request does.
+const SIGNED_PREFIXES: [&str; 2] = ["x-amz-", "x-kluis-"];
+
+/// Refuses a request in which `host` or a header with one of these prefixes is not signed.
 fn check_coverage(parts: &Parts, signed: &[String]) -> Result<(), ApiError> {
     let is_signed = |name: &str| signed.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
     let mut unsigned: Vec<&str> = parts
         .headers
         .keys()
         .map(http::HeaderName::as_str)
-        .filter(|name| name.starts_with("x-amz-") && !is_signed(name))
+        .filter(|name| SIGNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|name| !is_signed(name))
         .collect();
     if !is_signed("host") {
         unsigned.push("host");

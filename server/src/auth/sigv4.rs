@@ -10,7 +10,8 @@
 //! - A revoked access key answers as one that never was. That a tenant is suspended is told only to
 //!   who signed with one of its access keys.
 //!
-//! The holes of other implementations that this closes: docs/THREATS.md, "Front".
+//! The holes of other implementations that this closes: docs/THREATS.md, "Holes that others
+//! had".
 
 use std::sync::Arc;
 
@@ -162,7 +163,7 @@ impl Authenticator {
         };
         if !signing_key.verify(&to_sign, claim.signature.as_bytes()) && !as_sent() {
             let (id, signature) = (&claim.access_key_id, &claim.signature);
-            let shown = (!holds_secret(&claim.signed_headers)).then_some(request.as_slice());
+            let shown = (!holds_secret(&claim.signed_headers, query)).then_some(request.as_slice());
             return Err(refusal::signature_mismatch(id, signature, &to_sign, shown));
         }
         if credential.is_suspended() {
@@ -173,10 +174,13 @@ impl Authenticator {
     }
 }
 
-/// Whether a signed header carries a key: those of SSE-C do. It must not get into an answer, which
-/// others may keep.
-fn holds_secret(signed_headers: &[String]) -> bool {
-    signed_headers.iter().any(|name| name.ends_with("-customer-key"))
+/// Whether a signed header carries a key, or a query field to which a presigner moved one: those of
+/// SSE-C do. It must not get into an answer, which others may keep.
+fn holds_secret(signed_headers: &[String], query: &QueryParams) -> bool {
+    const NAME_END: &[u8] = b"-customer-key";
+    let in_query = |(name, _): (&[u8], &[u8])| name.to_ascii_lowercase().ends_with(NAME_END);
+    signed_headers.iter().any(|name| name.as_bytes().ends_with(NAME_END))
+        || query.iter().any(in_query)
 }
 
 fn canonical_parts<'a>(

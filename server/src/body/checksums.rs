@@ -109,9 +109,7 @@ impl<'a> Fields<'a> {
     /// Reads everything about checksums. `has_trailer` is whether the body's form has a trailer.
     pub(crate) fn checksums(&self, has_trailer: bool) -> Result<Announced, ApiError> {
         let md5 = self.content_md5()?;
-        // CompleteMultipartUpload sends the checksum of the object, not that of its own body.
-        let of_object = self.parts.method == http::Method::POST
-            && QueryParams::parse(self.parts.uri.query()).has("uploadId");
+        let of_object = self.is_complete_multipart_upload();
         if of_object {
             return Ok(Announced { md5, ..Announced::default() });
         }
@@ -124,6 +122,18 @@ impl<'a> Fields<'a> {
         let sent = value.as_ref().map(|value| value.algorithm).or(trailer);
         let named = self.sdk_algorithm(sent, announced)?;
         Ok(Announced { md5, value, trailer, named })
+    }
+
+    /// Whether the checksum may be the object's: CompleteMultipartUpload sends that, and none of
+    /// its own body. The bucket may be in the host, so a path that names anything may name an
+    /// object; a bucket in the path takes `delete` only, which is excluded.
+    fn is_complete_multipart_upload(&self) -> bool {
+        let query = QueryParams::parse(self.parts.uri.query());
+        let names_something = !self.parts.uri.path().trim_matches('/').is_empty();
+        self.parts.method == http::Method::POST
+            && names_something
+            && query.has("uploadId")
+            && !query.has("delete")
     }
 
     fn content_md5(&self) -> Result<Option<Checksum>, ApiError> {

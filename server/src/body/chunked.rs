@@ -25,7 +25,7 @@ use crate::auth::signing::ChunkChain;
 pub(crate) const CHUNK_BYTES_MIN: u64 = 8 * 1024;
 /// The largest signed chunk: it has to be held until its signature is checked. SDKs send 64 KiB to
 /// 1 MiB.
-pub(crate) const SIGNED_CHUNK_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub(crate) const SIGNED_CHUNK_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The largest piece that leaves at once, so that whoever reads is never flooded.
 pub(crate) const PIECE_BYTES_MAX: usize = 1024 * 1024;
 /// The longest size line; one with a signature has about 90 bytes.

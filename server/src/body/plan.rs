@@ -16,6 +16,7 @@ use http::request::Parts;
 use kluis_storage::{Checksum, ChecksumAlgorithm, PUT_BYTES_MAX};
 
 use super::checksums::{self, Fields};
+use super::chunked::SIGNED_CHUNK_BYTES_MAX;
 use super::error;
 use crate::auth::canonical::QueryParams;
 use crate::auth::refusal;
@@ -88,6 +89,9 @@ pub(crate) fn invalid_payload_form(text: &str) -> ApiError {
     )
 }
 
+/// What is held of a body that streams, at most: its decoder's piece and the socket's read.
+const STREAMED_BYTES_MAX: u64 = 1 << 20;
+
 /// How a body is framed.
 pub(super) enum Framing {
     /// Chunks, signed if there is a chain.
@@ -145,6 +149,17 @@ impl BodyPlan {
             trailer: announced.trailer,
             named: announced.named,
         })
+    }
+}
+
+impl BodyPlan {
+    /// What decoding the body holds at one time, at most. A signed chunk is held until its
+    /// signature has been checked.
+    pub(crate) fn held_bytes_max(&self) -> u64 {
+        match self.framing {
+            Framing::Chunks { chain: Some(_) } => SIGNED_CHUNK_BYTES_MAX + STREAMED_BYTES_MAX,
+            Framing::Chunks { chain: None } | Framing::Plain => STREAMED_BYTES_MAX,
+        }
     }
 }
 

@@ -447,3 +447,24 @@ fn errors_name_no_digest_in_logs() {
     let text = format!("{error:?} {error}");
     assert!(!text.contains("qqqq") && !text.contains("170") && !text.contains("aaaa"));
 }
+
+#[test]
+fn only_complete_multipart_upload_sends_the_checksum_of_an_object() {
+    let checksum = |method: &str, uri: &str| {
+        let request = http::Request::builder().method(method).uri(uri);
+        let request =
+            request.header("x-amz-checksum-crc32", "AAAAAA==").header("content-length", 1);
+        let parts = request.body(()).unwrap().into_parts().0;
+        checksums::Fields::new(&parts, None).checksums(false).unwrap().value
+    };
+    assert!(checksum("POST", "/b/k?uploadId=1").is_none());
+    assert!(checksum("POST", "/k?uploadId=1").is_none(), "the bucket is in the host");
+    for (method, uri) in [
+        ("POST", "/b?delete&uploadId=1"),
+        ("POST", "/b/k?%64elete=&uploadId=1"),
+        ("POST", "/?uploadId=1"),
+        ("PUT", "/b/k?uploadId=1"),
+    ] {
+        assert!(checksum(method, uri).is_some(), "{method} {uri}");
+    }
+}

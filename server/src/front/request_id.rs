@@ -1,4 +1,4 @@
-//! Request ids: 16 characters, as AWS writes them, unique while the node runs.
+//! Request ids: 16 characters, as AWS writes them.
 //!
 //! Owns: how they are made. Knows nothing of: requests.
 
@@ -11,26 +11,31 @@ use kluis_kms::RequestId;
 use kluis_kms::env::{Rng, random_array};
 use sha2::{Digest as _, Sha256};
 
-/// Makes ids from a counter that starts at a random number. A bijection scrambles it, so ids do not
-/// repeat within 2^64 requests, and do not tell how many there were.
+/// Makes ids from a counter and a key of this run of the node, so that an id does not tell how many
+/// requests there were. Two are the same only by chance: after 2^32 of them that is likely.
 pub(super) struct RequestIds {
     next: AtomicU64,
+    /// Secret: who knows it can undo an id by trying counts.
+    run_key: [u8; 16],
     /// Makes the host id of this run of the node; it is not secret.
     host: [u8; 16],
 }
 
 impl RequestIds {
-    /// Ids from a random start.
+    /// Ids under a random key.
     pub(super) fn new(rng: &dyn Rng) -> Self {
-        let next = AtomicU64::new(u64::from_be_bytes(random_array(rng)));
-        Self { next, host: random_array(rng) }
+        Self { next: AtomicU64::new(0), run_key: random_array(rng), host: random_array(rng) }
     }
 
     /// The next id.
     pub(super) fn next(&self) -> RequestId {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
+        let digest = Sha256::new().chain_update(self.run_key).chain_update(count.to_be_bytes());
+        let digest = digest.finalize();
         let mut text = String::with_capacity(16);
-        let _ = write!(text, "{:016X}", scramble(count));
+        for byte in digest.iter().take(8) {
+            let _ = write!(text, "{byte:02X}");
+        }
         RequestId::new(text)
     }
 
@@ -42,11 +47,22 @@ impl RequestIds {
     }
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
-/// generators", 2014): every step can be undone, so different counts give different ids.
-fn scramble(count: u64) -> u64 {
-    let mut word = count;
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
+#[cfg(test)]
+mod tests {
+    use kluis_kms::env::SeededRng;
+
+    use super::*;
+
+    #[test]
+    fn ids_follow_from_the_key_of_the_run() {
+        let (ids, again) =
+            (RequestIds::new(&SeededRng::new(1)), RequestIds::new(&SeededRng::new(1)));
+        let other = RequestIds::new(&SeededRng::new(2));
+        let first = ids.next();
+        assert_eq!(first, again.next());
+        assert_ne!(first, other.next());
+        assert_ne!(first, ids.next());
+        let is_upper_hex = |b: u8| b.is_ascii_digit() || (b'A'..=b'F').contains(&b);
+        assert!(first.as_str().len() == 16 && first.as_str().bytes().all(is_upper_hex));
+    }
 }

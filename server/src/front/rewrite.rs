@@ -17,6 +17,8 @@ use http::header::{
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Uri};
 
+use crate::auth::canonical::QueryParams;
+use crate::auth::refusal;
 use crate::error::ApiError;
 
 /// Headers that only authentication and framing need.
@@ -60,7 +62,7 @@ pub(super) fn apply(
     size: Option<u64>,
 ) -> Result<(), ApiError> {
     let bucket = domain.and_then(|domain| bucket_of_host(parts, domain));
-    let query = rewrite_query(parts);
+    let query = rewrite_query(parts)?;
     for name in DROPPED {
         parts.headers.remove(name);
     }
@@ -97,20 +99,21 @@ pub(super) fn bucket_of_host(parts: &Parts, domain: &str) -> Option<String> {
 }
 
 /// The query without what authenticated it. Other `x-amz-` fields of a presigned URL are headers
-/// that its maker moved there (JavaScript's presigner does); they were signed, so they count.
-fn rewrite_query(parts: &mut Parts) -> String {
+/// that its maker moved there (JavaScript's presigner does); they were signed, so they count. They
+/// are decoded by the verifier's own code, so that what takes effect is what was signed.
+fn rewrite_query(parts: &mut Parts) -> Result<String, ApiError> {
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let fields = || query.split('&').filter(|field| !field.is_empty());
-    let lower_name = |field: &str| {
-        let name = field.split('=').next().unwrap_or_default();
-        String::from_utf8_lossy(&percent_decode(name)).to_ascii_lowercase()
-    };
-    if !fields().any(|field| lower_name(field) == "x-amz-signature") {
-        return query;
+    let decoded = QueryParams::parse(Some(&query));
+    let lower = |name: &[u8]| String::from_utf8_lossy(name).to_ascii_lowercase();
+    if !decoded.iter().any(|(name, _)| lower(name) == "x-amz-signature") {
+        return Ok(query);
     }
     let mut kept = Vec::new();
-    for field in fields() {
-        let name = lower_name(field);
+    let mut hoisted = Vec::new();
+    // The verifier skips empty fields as well, so the two go side by side.
+    let fields = query.split('&').filter(|field| !field.is_empty());
+    for (field, (name, value)) in fields.zip(decoded.iter()) {
+        let name = lower(name);
         if QUERY_DROPPED.contains(&name.as_str()) {
             continue;
         }
@@ -118,14 +121,17 @@ fn rewrite_query(parts: &mut Parts) -> String {
             kept.push(field);
             continue;
         }
-        let value = field.split_once('=').map(|(_, value)| value).unwrap_or_default();
+        if hoisted.contains(&name) {
+            let message = "A header in the query of a presigned URL may occur once only.";
+            return Err(refusal::invalid_argument(message, &name, ""));
+        }
         let header = HeaderName::from_bytes(name.as_bytes());
-        let value = HeaderValue::from_bytes(&percent_decode(value));
-        if let (Ok(header), Ok(value)) = (header, value) {
+        if let (Ok(header), Ok(value)) = (header, HeaderValue::from_bytes(value)) {
             parts.headers.entry(header).or_insert(value);
         }
+        hoisted.push(name);
     }
-    kept.join("&")
+    Ok(kept.join("&"))
 }
 
 /// Takes the token `aws-chunked` out of Content-Encoding; the others keep their order.
@@ -148,20 +154,4 @@ fn strip_aws_chunked(parts: &mut Parts) {
     if let (false, Ok(value)) = (kept.is_empty(), HeaderValue::from_str(&kept.join(","))) {
         parts.headers.insert(CONTENT_ENCODING, value);
     }
-}
-
-/// Undoes percent-encoding; what is no valid escape stays as it is.
-pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let escape = tail.get(..2).filter(|_| byte == b'%');
-        let value = escape
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        decoded.push(value.unwrap_or(byte));
-        rest = if value.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
-    }
-    decoded
 }

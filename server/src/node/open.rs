@@ -2,7 +2,7 @@
 //!
 //! Owns: what a first start makes, and which directories are refused. Knows nothing of: listeners.
 
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,13 +30,39 @@ pub(crate) struct Keys {
     pub(crate) is_dev: bool,
 }
 
-/// Makes the data directory, for its owner only.
+/// Makes the data directory, for its owner only. One that is there must be out of others' reach:
+/// who can write in it can put other keys, other data or another socket there.
 pub(super) fn make_folder(data: &Path) -> Result<(), NodeError> {
+    let step = format!("make the data directory {}", data.display());
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(data)
-        .map_err(|e| NodeError::new(&format!("make the data directory {}", data.display()), e))
+        .map_err(|e| NodeError::new(&step, e))?;
+    let metadata = std::fs::metadata(data).map_err(|e| NodeError::new(&step, e))?;
+    let own_uid = rustix::process::geteuid().as_raw();
+    check_folder(data, (metadata.uid(), metadata.mode()), own_uid)
+}
+
+fn check_folder(data: &Path, (uid, mode): (u32, u32), own_uid: u32) -> Result<(), NodeError> {
+    let path = data.display();
+    let step = format!("use the data directory {path}");
+    if uid != own_uid {
+        return Err(NodeError::new(
+            &step,
+            format!(
+                "it belongs to uid {uid} and the node runs as uid {own_uid}: run the node as uid \
+                 {uid}, or `chown -R {own_uid} {path}`"
+            ),
+        ));
+    }
+    if mode & 0o022 != 0 {
+        return Err(NodeError::new(
+            &step,
+            format!("others than its owner can write in it: run `chmod go-w {path}`"),
+        ));
+    }
+    Ok(())
 }
 
 /// Opens the keys in `data`, or makes them if there is no data yet.
@@ -122,4 +148,33 @@ pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig, NodeError> 
         reserve_bytes: config.reserve_bytes,
         ..EngineConfig::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_private_and_kept_from_others() {
+        let parent = tempfile::tempdir().unwrap();
+        let data = parent.path().join("a/b");
+        make_folder(&data).unwrap();
+        assert_eq!(std::fs::metadata(&data).unwrap().mode() & 0o777, 0o700);
+        for (mode, is_refused) in [(0o755, false), (0o770, true), (0o702, true), (0o700, false)] {
+            std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).unwrap();
+            let made = make_folder(&data);
+            assert_eq!(made.is_err(), is_refused, "{mode:o}");
+            if let Err(error) = made {
+                assert!(error.to_string().contains("chmod go-w"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused() {
+        let error = check_folder(Path::new("/d"), (7, 0o700), 8).unwrap_err().to_string();
+        assert!(error.contains("uid 7") && error.contains("chown -R 8 /d"), "{error}");
+    }
 }

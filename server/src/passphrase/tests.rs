@@ -35,9 +35,11 @@ fn open_empty_and_missing_files_are_refused() {
     let path = folder.path().join("p");
     let sources = Sources { file: Some(&path), credentials: None, dev: None };
     assert_eq!(find_in(&sources).unwrap_err().kind(), io::ErrorKind::NotFound);
-    write(&path, b"secret", 0o644);
-    let error = find_in(&sources).unwrap_err();
-    assert!(error.to_string().contains("chmod 600"), "{error}");
+    for mode in [0o644, 0o640, 0o620, 0o601] {
+        write(&path, b"secret", mode);
+        let error = find_in(&sources).unwrap_err();
+        assert!(error.to_string().contains("chmod 600"), "{mode:o}: {error}");
+    }
     write(&path, b"\n", 0o600);
     assert_eq!(find_in(&sources).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
@@ -49,6 +51,26 @@ fn a_credential_is_found_before_the_development_passphrase() {
     let sources =
         Sources { file: None, credentials: Some(folder.path()), dev: Some(folder.path()) };
     assert_eq!(find_in(&sources).unwrap().as_bytes(), b"from systemd");
+}
+
+#[test]
+fn a_group_may_read_a_credential_and_nothing_beside_it() {
+    let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (inside, beside) = (folder.path().join("p"), outside.path().join("p"));
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&beside, &link).unwrap();
+    write(&inside, b"secret", 0o440);
+    write(&beside, b"secret", 0o440);
+    let find =
+        |file| find_in(&Sources { file: Some(file), credentials: Some(folder.path()), dev: None });
+    assert_eq!(find(&inside).unwrap().as_bytes(), b"secret");
+    let beside_name = outside.path().file_name().unwrap();
+    let around = folder.path().join("..").join(beside_name).join("p");
+    for refused in [&beside, &link, &around] {
+        assert_eq!(find(refused).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+    write(&inside, b"secret", 0o444);
+    assert_eq!(find(&inside).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub(super) async fn delete_bucket(
     call: Call<DeleteBucketInput>,
 ) -> Answer<S3Response<DeleteBucketOutput>> {
     let right = api.on_bucket::<policy::DeleteBucket, _>(&call, &call.input.bucket).await?;
-    let done = api.engine.delete_bucket(right.purpose(), &right.bucket().name).await;
+    let done = api.engine.delete_bucket(right.purpose(), right.bucket()).await;
     done.map_err(|cause| Subject::Bucket.failed(&cause))?;
     Ok(S3Response::new(DeleteBucketOutput::default()))
 }

@@ -10,14 +10,18 @@
 //!   plain PUT or GET of the same name: a RenameObject would empty its target.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri};
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
 use super::S3Api;
 use super::error::{ErrorSlot, internal_error, invalid_uri, method_not_allowed, not_implemented};
 use super::headers;
+use crate::auth::canonical::QueryParams;
 use crate::body::DigestHandle;
 use crate::error::ApiError;
 
@@ -45,9 +49,14 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Opens the door to `api`. s3s gets no `S3Auth`: the front has checked the signature.
-    pub(crate) fn new(api: S3Api) -> Self {
-        Self { service: S3ServiceBuilder::new(api).build() }
+    /// Opens the door to `api`. s3s gets no `S3Auth`: the front has checked the signature. It
+    /// gathers no document beyond `xml_bytes_max`, which is what the front admits.
+    pub(crate) fn new(api: S3Api, xml_bytes_max: u64) -> Self {
+        let mut config = S3Config::default();
+        config.xml_max_body_size = usize::try_from(xml_bytes_max).unwrap_or(usize::MAX);
+        let mut builder = S3ServiceBuilder::new(api);
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
+        Self { service: builder.build() }
     }
 
     /// Serves a request whose extensions hold the caller, the request id and the digests.
@@ -72,6 +81,30 @@ impl Door {
     }
 }
 
+/// Queries that a PUT of bytes may have.
+const STREAMED_QUERIES: [&str; 3] = ["partNumber", "uploadId", "x-id"];
+
+/// Whether the body of a request, rewritten by the front, is stored as it comes: PutObject and
+/// UploadPart. Every other body may be gathered, so a query that this list does not know counts as
+/// the name of a document.
+pub(crate) fn streams_body(parts: &Parts) -> bool {
+    parts.method == Method::PUT
+        && has_object_key(&parts.uri)
+        && !parts.headers.contains_key("x-amz-copy-source")
+        && query_names(&parts.uri).iter().all(|name| STREAMED_QUERIES.iter().any(|it| name == it))
+}
+
+/// The names in a query, decoded as s3s decodes them: `%61cl` is `acl`.
+fn query_names(uri: &Uri) -> Vec<String> {
+    let query = QueryParams::parse(uri.query());
+    query.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
+fn has_object_key(uri: &Uri) -> bool {
+    let path = uri.path().trim_start_matches('/');
+    path.split_once('/').is_some_and(|(_, name)| !name.is_empty())
+}
+
 /// Queries that a POST to an object may have.
 const OBJECT_POST_QUERIES: [&str; 4] = ["restore", "select", "uploadId", "uploads"];
 
@@ -80,16 +113,13 @@ fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
     if let Some(what) = unknown(request) {
         return Err(not_implemented(what));
     }
-    let path = request.uri().path();
-    if !is_escaped_well(path) {
+    let uri = request.uri();
+    if !is_escaped_well(uri.path()) {
         return Err(invalid_uri());
     }
-    let has_object_key =
-        path.trim_start_matches('/').split_once('/').is_some_and(|(_, name)| !name.is_empty());
-    let query = request.uri().query().unwrap_or_default();
-    let mut names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-    let is_object_post = has_object_key && request.method() == Method::POST;
-    if is_object_post && !names.any(|name| OBJECT_POST_QUERIES.contains(&name)) {
+    let names = query_names(uri);
+    let is_object_post = has_object_key(uri) && request.method() == Method::POST;
+    if is_object_post && !names.iter().any(|name| OBJECT_POST_QUERIES.contains(&name.as_str())) {
         return Err(method_not_allowed());
     }
     Ok(())
@@ -104,9 +134,8 @@ fn is_escaped_well(path: &str) -> bool {
 
 /// The part of a request that names an operation without a route.
 fn unknown<B>(request: &Request<B>) -> Option<&'static str> {
-    let query = request.uri().query().unwrap_or_default();
-    let mut names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
-    let by_query = names.find_map(|name| UNKNOWN_QUERIES.into_iter().find(|it| *it == name));
+    let names = query_names(request.uri());
+    let by_query = UNKNOWN_QUERIES.into_iter().find(|it| names.iter().any(|name| name == it));
     by_query.or_else(|| UNKNOWN_HEADERS.into_iter().find(|it| request.headers().contains_key(*it)))
 }
 

@@ -12,7 +12,7 @@ use super::error::{Answer, invalid_argument};
 /// How names are written in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NameEncoding {
-    /// As they are; XML escapes what it must.
+    /// As they are, except what XML 1.0 cannot carry; XML escapes what it must.
     Plain,
     /// Percent-encoded.
     Url,
@@ -34,7 +34,7 @@ impl NameEncoding {
     /// Writes a name.
     pub(super) fn name(self, text: &str) -> String {
         match self {
-            Self::Plain => text.to_owned(),
+            Self::Plain => text.chars().map(carried).collect(),
             Self::Url => percent_encode(text),
         }
     }
@@ -42,6 +42,19 @@ impl NameEncoding {
     /// The element that tells the client.
     pub(super) fn element(self) -> Option<EncodingType> {
         (self == Self::Url).then(|| EncodingType::from_static(EncodingType::URL))
+    }
+}
+
+/// The character, or U+FFFD for one that XML 1.0 has no way to write (§2.2 "Characters"). One of
+/// these would make the whole listing unreadable, and names have them.
+///
+/// A carriage return stays: s3s writes it raw, and parsers read it as a line feed. Who has such
+/// names asks for `encoding-type=url`.
+fn carried(character: char) -> char {
+    match character {
+        '\t' | '\n' | '\r' => character,
+        '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
+        _ => character,
     }
 }
 
@@ -96,7 +109,15 @@ mod tests {
         ] {
             assert_eq!(NameEncoding::Url.name(name), want);
             assert_eq!(form_decode(want).as_deref(), Some(name), "{want}");
-            assert_eq!(NameEncoding::Plain.name(name), name);
+        }
+    }
+
+    #[test]
+    fn a_plain_name_is_what_xml_can_carry() {
+        for (name, want) in
+            [("naïve <&>\t\n", "naïve <&>\t\n"), ("\u{1}a\0\u{ffff}", "\u{fffd}a\u{fffd}\u{fffd}")]
+        {
+            assert_eq!(NameEncoding::Plain.name(name), want);
         }
     }
 

@@ -15,7 +15,7 @@ use super::lane::Lanes;
 use super::segment::Segments;
 use super::supers::Supers;
 use super::table::{SegmentRow, SegmentState, SegmentTable};
-use super::volume::VolumeUsage;
+use super::volume::{Room, VolumeUsage};
 use crate::error::Result;
 use crate::format::{ExtentHeader, RecordBody, VolumeId};
 use crate::io::{BufPool, Disk};
@@ -27,6 +27,7 @@ pub(super) struct Core {
     pub(super) table: Arc<dyn SegmentTable>,
     pub(super) meta_seq: Arc<AtomicU64>,
     pub(super) env: Env,
+    pub(super) room: Room,
     pub(super) config: VolumeConfig,
     pub(super) volume: VolumeId,
     pub(super) fence: Fence,

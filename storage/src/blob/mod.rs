@@ -48,5 +48,5 @@ pub use scan::{Found, SegmentScan};
 pub use table::{
     MemoryTable, SEGMENT_ROW_BYTES, SegmentRow, SegmentState, SegmentTable, TableFuture,
 };
-pub use volume::{Volume, VolumeParts, VolumeUsage};
+pub use volume::{Room, Volume, VolumeParts, VolumeUsage};
 pub use writer::{ExtentPlan, ExtentWriter};

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, Semaphore};
 
@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BLOCK_BYTES, Superblock, VolumeId, align_up};
 
 /// Bits of a record's number that count within one open.
-const REC_SEQ_BITS: u32 = 40;
+pub(super) const REC_SEQ_BITS: u32 = 40;
 
 /// What opening a volume found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -113,14 +113,31 @@ pub(super) async fn open(
     let segments = sort(&rows, files, &block, &mut report);
     let closed = scan_open(&parts, &segments, &rows, &block, &mut report).await?;
     find_orphans(&parts, &segments, &block, &mut report).await?;
+    // Before anything is written: what was lost must be found lost by the next start as well.
+    refuse_lost(&report, parts.meta_seq.load(Ordering::Acquire))?;
     let incarnation_seen = rows.iter().map(|row| row.incarnation).max().unwrap_or_default();
     let now_ms = parts.env.clock.now_ms();
-    supers.begin(report.max_rec_seq >> REC_SEQ_BITS, incarnation_seen, now_ms).await?;
+    supers.begin(&report, incarnation_seen, now_ms).await?;
     report.open_count = supers.block().open_count;
     let core = core(config, parts, block.volume, supers, segments);
     core.put_rows(closed).await?;
     log(&report);
     Ok((core, report))
+}
+
+/// RocksDB's point-in-time recovery drops everything behind the first damaged log record, synced or
+/// not. The volume knows how far it was synced, and which segments are in use.
+fn refuse_lost(report: &RecoveryReport, meta_seq: u64) -> Result<()> {
+    let watermark = report.max_meta_seq;
+    let during = if meta_seq < watermark {
+        format!("open metadata at {meta_seq}, synced before up to {watermark}")
+    } else if report.orphan_segments.is_empty() {
+        return Ok(());
+    } else {
+        format!("open metadata without the rows of segments {:?}", report.orphan_segments)
+    };
+    Err(Error::new(ErrorKind::Corrupt, during)
+        .with_advice("acknowledged metadata is missing: restore the newest backup of meta/"))
 }
 
 fn core(
@@ -136,6 +153,7 @@ fn core(
         table: parts.table,
         meta_seq: parts.meta_seq,
         env: parts.env,
+        room: parts.room,
         volume,
         fence: Fence::default(),
         rec_seq: AtomicU64::new(supers.block().open_count << REC_SEQ_BITS),

@@ -290,6 +290,7 @@ impl Segments {
     /// - [`ErrorKind::Unavailable`]: the disk could not. Nothing that was written depends on the
     ///   file, so neither fences.
     pub(super) async fn make(&self, core: &Core) -> Result<(u32, Arc<SegmentFile>)> {
+        (core.room)(core.config.segment_bytes)?;
         let segment = self.next_number(core)?;
         let during = || format!("make segment {segment}");
         let name = file_name(segment);

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::config::{INCARNATION_STEP, VolumeConfig};
+use super::recovery::{REC_SEQ_BITS, RecoveryReport};
 use super::volume::VolumeParts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{OPEN_COUNT_MAX, SUPER_BYTES, SuperError, Superblock, VolumeId};
@@ -122,21 +123,24 @@ impl Supers {
         &self.block
     }
 
-    /// Takes note of this open: a new count, above `open_count_seen`, and a new reservation, above
-    /// `incarnation_seen`; both are what recovery found in use.
+    /// Takes note of this open: a new count and a new reservation, above what recovery found in
+    /// use, and the highest watermark it saw, whose segments are closed from here on.
     pub(super) async fn begin(
         &mut self,
-        open_count_seen: u64,
+        report: &RecoveryReport,
         incarnation_seen: u64,
         now_ms: u64,
     ) -> Result<()> {
+        let open_count_seen = report.max_rec_seq >> REC_SEQ_BITS;
         let open_count = self.block.open_count.max(open_count_seen) + 1;
         if open_count > OPEN_COUNT_MAX {
             return Err(Error::new(ErrorKind::Misuse, "open a volume for the 16,777,216th time"));
         }
         self.incarnation = self.block.incarnation_next.max(incarnation_seen.saturating_add(1));
         let incarnation_next = self.incarnation.saturating_add(INCARNATION_STEP);
-        let block = Superblock { open_count, incarnation_next, clean: false, ..self.block };
+        let meta_seq = self.block.meta_seq.max(report.max_meta_seq);
+        let block =
+            Superblock { open_count, incarnation_next, meta_seq, clean: false, ..self.block };
         self.write_both(block, now_ms)
             .await
             .map_err(|error| failed("write the superblocks at open", error))
@@ -155,6 +159,7 @@ impl Supers {
 
     /// Takes note of the metadata's progress, and of whether the volume is closed in order.
     pub(super) async fn note(&mut self, meta_seq: u64, clean: bool, now_ms: u64) -> io::Result<()> {
+        let meta_seq = self.block.meta_seq.max(meta_seq);
         self.write(Superblock { meta_seq, clean, ..self.block }, now_ms).await
     }
 

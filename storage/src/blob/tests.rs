@@ -67,6 +67,7 @@ impl Rig {
             table: Arc::new(self.table.clone()),
             meta_seq: Arc::clone(&self.meta_seq),
             env: Env::seeded(self.seed, 1_800_000_000_000),
+            room: Arc::new(|_| Ok(())),
         };
         Volume::open(config, parts).await
     }

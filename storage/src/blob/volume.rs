@@ -43,7 +43,12 @@ pub struct VolumeParts {
     pub meta_seq: Arc<AtomicU64>,
     /// Time and randomness.
     pub env: Env,
+    /// Asked before a new segment takes that many bytes of the file system.
+    pub room: Room,
 }
+
+/// Says whether the file system may be asked for so many bytes more; [`ErrorKind::Full`] if not.
+pub type Room = Arc<dyn Fn(u64) -> Result<()> + Send + Sync>;
 
 /// A volume. Clones share it.
 #[derive(Clone)]

@@ -27,9 +27,9 @@ async fn of_many_creators_one_wins() {
     let tries: Vec<_> = (0..64)
         .map(|_| {
             let committer = Arc::clone(&committer);
-            tokio::spawn(
-                async move { committer.commit(vec![is("a", None)], vec![put("a", "1")]).await },
-            )
+            tokio::spawn(async move {
+                committer.commit(Draft::new(vec![is("a", None)], vec![put("a", "1")])).await
+            })
         })
         .collect();
     let mut won = 0;
@@ -53,9 +53,9 @@ async fn an_empty_range_is_decided_with_the_batch_before_it() {
     };
     let request = |conditions, changes| {
         let (reply, answer) = oneshot::channel();
-        (Request { conditions, changes, reply }, answer)
+        (Request { draft: Draft::new(conditions, changes), reply }, answer)
     };
-    let under = |name: &str| Condition::NoRowUnder { prefix: row(name) };
+    let under = |name: &str| Condition::RowsUnder { prefix: row(name), count: 0 };
     let (first, first_answer) = request(vec![], vec![put("b/1", "x")]);
     let (second, second_answer) = request(vec![under("b/")], vec![put("gone", "x")]);
     let (third, third_answer) = request(vec![], vec![Change::Delete { row: row("b/1") }]);
@@ -105,7 +105,7 @@ impl MetaStore for Broken {
 async fn a_failed_write_fences() {
     let committer = start(Arc::new(Broken(MemoryMeta::default())));
     for _ in 0..2 {
-        let error = committer.commit(vec![], vec![put("a", "1")]).await.unwrap_err();
+        let error = committer.commit(Draft::new(vec![], vec![put("a", "1")])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced);
     }
     assert!(committer.is_fenced());

@@ -54,8 +54,8 @@ pub(crate) struct RowKey {
 pub(crate) enum Condition {
     /// The row is exactly this, or absent.
     RowIs { row: RowKey, expected: Option<Bytes> },
-    /// No row's key starts with this one's.
-    NoRowUnder { prefix: RowKey },
+    /// Exactly so many rows' keys start with this one's.
+    RowsUnder { prefix: RowKey, count: usize },
 }
 
 /// One change of a commit.

@@ -50,6 +50,17 @@ pub(crate) struct RocksMeta {
     synced: AtomicU64,
 }
 
+/// How to open the store.
+#[derive(Clone, Copy)]
+pub(crate) struct RocksSettings {
+    /// Shared families, made where they are missing.
+    pub(crate) pooled: u8,
+    /// Bounds blocks and memtables together.
+    pub(crate) cache_bytes: usize,
+    /// Whether there may be nothing yet.
+    pub(crate) create: bool,
+}
+
 /// What all families share.
 struct Settings {
     cache: Cache,
@@ -57,13 +68,13 @@ struct Settings {
 }
 
 impl RocksMeta {
-    /// Opens the store in `dir`, making it with `pooled` shared families if it is new.
-    /// `cache_bytes` bounds blocks and memtables together.
+    /// Opens the store in `dir`, or makes it.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`]: RocksDB refuses the files. [`ErrorKind::Unavailable`]: another
-    /// process holds its lock.
-    pub(crate) fn open(dir: &Path, pooled: u8, cache_bytes: usize) -> Result<Self> {
+    /// [`ErrorKind::Corrupt`]: RocksDB refuses the files, or there are none and none may be made.
+    /// [`ErrorKind::Unavailable`]: another process holds its lock.
+    pub(crate) fn open(dir: &Path, asked: RocksSettings) -> Result<Self> {
+        let RocksSettings { pooled, cache_bytes, create } = asked;
         let cache = Cache::new_lru_cache(cache_bytes);
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
             cache_bytes / MEMTABLE_DIVISOR,
@@ -71,8 +82,13 @@ impl RocksMeta {
             cache.clone(),
         );
         let settings = Settings { cache, memtables };
-        let options = settings.database();
-        let mut names = Db::list_cf(&options, dir).unwrap_or_default();
+        let mut options = settings.database();
+        options.create_if_missing(create);
+        let mut names = if create && !dir.join("CURRENT").exists() {
+            Vec::new()
+        } else {
+            Db::list_cf(&options, dir).map_err(|cause| opening(dir, cause))?
+        };
         for family in [Family::Sys, Family::Gc].into_iter().chain((0..pooled).map(Family::Pooled)) {
             let name = family.name();
             if !names.contains(&name) {
@@ -209,7 +225,6 @@ impl Settings {
     /// Settings of the database. Reasons are in the issues named.
     fn database(&self) -> Options {
         let mut options = Options::default();
-        options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime); // facebook/rocksdb#1351, #6963
         options.set_track_and_verify_wals_in_manifest(true);

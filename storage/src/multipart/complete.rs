@@ -12,7 +12,7 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::part::part_field;
-use super::{OpenUpload, StoredPart, delete, part_row_key, parts_of, upload_row_key};
+use super::{OpenUpload, StoredPart, delete, every_part, part_row_key, parts_of, upload_row_key};
 use crate::bucket_keys::BucketAccess;
 use crate::crypt::first_half;
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType, join};
@@ -125,7 +125,7 @@ fn choose(
         let part = by_number.get(&number).ok_or_else(invalid)?;
         let of = (request.object_key, request.upload.as_bytes());
         let sealed = upload.access.open(&part_field(number), of, &part.row.sealed)?;
-        let seal = PartSeal::decode(&sealed)?;
+        let seal = PartSeal::decode(&sealed)?.check(&part.row)?;
         if !agrees(wanted, &seal) {
             return Err(invalid());
         }
@@ -240,6 +240,7 @@ impl Inner {
             checksum_algorithm: checksums.first().map(|checksum| checksum.algorithm),
             checksum_type,
             size,
+            upload: Some(request.upload),
         };
         let binding = Binding {
             tenant: ns.tenant(),
@@ -250,7 +251,6 @@ impl Inner {
             context: &upload.heading.context,
         };
         let row = self.seal_version(access, &binding, &upload.key.data_key, &record, &parts)?;
-        let row = ObjectRow { upload: Some(request.upload), multipart: true, ..row };
         Ok(Made { row, record, etag, checksums, checksum_type })
     }
 
@@ -268,6 +268,7 @@ impl Inner {
             self.replace(ns, purpose, bucket, object_key, &request.conditions).await?;
         let upload_row = upload_row_key(ns, bucket, object_key, request.upload);
         draft.delete_held(upload_row, upload.held.bytes.clone());
+        draft.conditions.push(every_part(ns, bucket, request.upload, stored.len()));
         let content = upload.held.row.content;
         let listed: std::collections::HashSet<_> =
             made.record.streams.iter().map(|stream| stream.stream).collect();
@@ -282,7 +283,7 @@ impl Inner {
         }
         draft.put(ns.row(Table::Contents, &[content.as_bytes()]), made.record.encode());
         draft.put(object_row_key(ns, bucket, object_key), made.row.encode());
-        self.committer.commit(draft.conditions, draft.changes).await
+        self.committer.commit(draft).await
     }
 
     /// Answers a repeated completion from the object that the first one made.
@@ -322,9 +323,7 @@ fn check_expected(request: &CompleteUpload<'_>, size: u64, checksums: &[Checksum
     if request.size.is_some_and(|expected| expected != size) {
         return Err(Error::new(ErrorKind::Body, "compare the size of a completed upload"));
     }
-    let differs = |expected: &Checksum| {
-        checksums.iter().any(|held| held.algorithm == expected.algorithm && held != expected)
-    };
+    let differs = |expected: &Checksum| !checksums.contains(expected);
     if request.checksum.as_ref().is_some_and(differs) {
         return Err(Error::new(ErrorKind::Body, "compare the checksum of a completed upload"));
     }

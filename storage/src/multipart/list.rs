@@ -46,7 +46,7 @@ impl Engine {
         for part in stored {
             let of = (object_key, upload.as_bytes());
             let seal = access.open(&part_field(part.number), of, &part.row.sealed)?;
-            let PartSeal { etag, checksums } = PartSeal::decode(&seal)?;
+            let PartSeal { etag, checksums, .. } = PartSeal::decode(&seal)?.check(&part.row)?;
             parts.push(PartEntry {
                 number: part.number,
                 size: part.row.size,

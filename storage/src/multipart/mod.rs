@@ -17,10 +17,11 @@ use bytes::Bytes;
 use kluis_kms::{ContentScope, DataKey, Purpose};
 
 use crate::bucket_keys::BucketAccess;
+use crate::commit::Draft;
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, Draft, encode_context};
-use crate::meta::{Change, RowKey, ScanStep};
+use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, encode_context};
+use crate::meta::{Change, Condition, RowKey, ScanStep};
 use crate::namespace::{Table, TenantNs, encode_object_key};
 use crate::requests::{CreateUpload, UploadInfo};
 use crate::rows::{Heading, PartRow, StreamRef, UploadRow, encode_tags};
@@ -63,7 +64,7 @@ impl Engine {
         let mut draft = inner.in_bucket(&ns, request.bucket).await?;
         let row_key = upload_row_key(&ns, request.bucket, request.object_key, upload);
         draft.put(row_key, row.encode());
-        inner.committer.commit(draft.conditions, draft.changes).await.map_err(bucket_gone)?;
+        inner.committer.commit(draft).await.map_err(bucket_gone)?;
         Ok(info(upload, &row, access.tenant_key()))
     }
 
@@ -108,7 +109,7 @@ impl Engine {
             inner
                 .give_up_parts(&ns, bucket, (upload, held.row.content), &parts, &mut draft)
                 .await?;
-            match inner.committer.commit(draft.conditions, draft.changes).await {
+            match inner.committer.commit(draft).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 outcome => return outcome,
             }
@@ -199,6 +200,7 @@ impl Inner {
         parts: &[StoredPart],
         draft: &mut Draft,
     ) -> Result<()> {
+        draft.conditions.push(every_part(ns, bucket, upload, parts.len()));
         for part in parts {
             draft.delete_held(part_row_key(ns, bucket, upload, part.number), part.bytes.clone());
             let stream = StreamRef { stream: part.row.stream, extents: part.row.extents };
@@ -262,6 +264,13 @@ fn part_row_key(ns: &TenantNs, bucket: &BucketInfo, upload: UploadId, number: u3
         Table::Multipart,
         &[bucket.id.as_bytes(), PART, upload.as_bytes(), &number.to_be_bytes()],
     )
+}
+
+/// That an upload has no parts but those that were seen: one that was stored meanwhile would be
+/// left behind by the end of the upload.
+fn every_part(ns: &TenantNs, bucket: &BucketInfo, upload: UploadId, count: usize) -> Condition {
+    let prefix = ns.row(Table::Multipart, &[bucket.id.as_bytes(), PART, upload.as_bytes()]);
+    Condition::RowsUnder { prefix, count }
 }
 
 /// A part row with the bytes that a commit is decided on.

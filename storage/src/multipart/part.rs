@@ -5,6 +5,7 @@ use kluis_kms::Purpose;
 use super::{OpenUpload, PART, part_row_key, upload_row_key};
 use crate::blob::Lane;
 use crate::body::{Body, CopyBody};
+use crate::copy::unchanged_is_failed;
 use crate::digest::{Checksum, ChecksumAlgorithm};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
@@ -73,12 +74,7 @@ impl Engine {
             range: request.range,
             part_number: None,
         };
-        let reply = self.get(purpose, source).await.map_err(|error| match error.kind() {
-            ErrorKind::NotModified => {
-                Error::new(ErrorKind::PreconditionFailed, "decide a conditional copy")
-            }
-            _ => error,
-        })?;
+        let reply = self.get(purpose, source).await.map_err(unchanged_is_failed)?;
         let GetReply { range, body, .. } = reply;
         let algorithm = info.checksum.map_or(ChecksumAlgorithm::Crc64Nvme, |(kind, _)| kind);
         let size = range.end - range.start;
@@ -145,14 +141,16 @@ impl Inner {
         let written = self.sink().write(plan, body).await?;
         let checksums = body.checksums();
         let etag = single_etag(place.bucket.etag_rule, &checksums, written.digest);
-        let seal = PartSeal { etag: etag.clone(), checksums: checksums.clone() };
+        let extents = written.extents();
+        let seal =
+            PartSeal { stream, size, extents, etag: etag.clone(), checksums: checksums.clone() };
         let sealed = upload.access.seal(
             &part_field(place.number),
             (place.object_key, place.upload.as_bytes()),
             &seal.encode(),
         )?;
         let modified_ms = self.env.clock.now_ms();
-        let row = PartRow { stream, size, extents: written.extents(), modified_ms, sealed };
+        let row = PartRow { stream, size, extents, modified_ms, sealed };
         Ok(WrittenPart { stream, written, row, etag, checksums })
     }
 
@@ -181,7 +179,7 @@ impl Inner {
             }
             publish_stream(&mut draft, ns, part.stream, &part.written);
             draft.put(row_key.clone(), part.row.encode());
-            match self.committer.commit(draft.conditions, draft.changes).await {
+            match self.committer.commit(draft).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     // Another attempt at the same part, or the upload is over.
                     super::held_upload(ns, place.bucket, place.object_key, place.upload).await?;

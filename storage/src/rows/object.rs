@@ -43,22 +43,14 @@ impl ObjectRow {
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self> {
         let mut reader = Reader::versioned(value, "object row")?;
-        let multipart = match reader.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(reader.corrupt("unknown flags")),
-        };
         let row = Self {
-            multipart,
+            multipart: decode_flag(&mut reader)?,
             version: VersionId::from_bytes(reader.array()?),
             content: ContentId::from_bytes(reader.array()?),
             size: reader.u64()?,
             modified_ms: reader.u64()?,
             sse: decode_sse(&mut reader)?,
-            upload: match reader.array()? {
-                none if none == [0; 16] => None,
-                upload => Some(UploadId::from_bytes(upload)),
-            },
+            upload: decode_upload(&mut reader)?,
             wrapped: WrappedKey::parse(reader.long()?)?,
             heading: reader.long()?.to_vec(),
             tags: reader.long()?.to_vec(),
@@ -67,6 +59,22 @@ impl ObjectRow {
         reader.end()?;
         Ok(row)
     }
+}
+
+fn decode_flag(reader: &mut Reader<'_>) -> Result<bool> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(reader.corrupt("unknown flags")),
+    }
+}
+
+/// An upload id, or zeros for none.
+fn decode_upload(reader: &mut Reader<'_>) -> Result<Option<UploadId>> {
+    Ok(match reader.array()? {
+        none if none == [0; 16] => None,
+        upload => Some(UploadId::from_bytes(upload)),
+    })
 }
 
 /// The mode byte, which is also `x` in the data key's context.
@@ -147,9 +155,11 @@ pub(crate) struct Attributes {
     pub(crate) checksum_algorithm: Option<ChecksumAlgorithm>,
     pub(crate) checksum_type: ChecksumType,
     pub(crate) tag_count: u16,
-    /// Size and time again: the clear ones are compared with them, so that a changed row is told.
+    /// What the row holds in clear, again: compared with it, so that a changed row is told.
     pub(crate) size: u64,
     pub(crate) modified_ms: u64,
+    pub(crate) multipart: bool,
+    pub(crate) upload: Option<UploadId>,
 }
 
 impl Attributes {
@@ -158,7 +168,8 @@ impl Attributes {
         value.text(self.etag.as_str());
         value.u8(self.checksum_algorithm.map_or(0, |algorithm| algorithm as u8));
         value.u8(u8::from(self.checksum_type == ChecksumType::Composite)).u16(self.tag_count);
-        value.u64(self.size).u64(self.modified_ms);
+        value.u64(self.size).u64(self.modified_ms).u8(u8::from(self.multipart));
+        value.put(&self.upload.map_or([0; 16], |upload| *upload.as_bytes()));
         value.0
     }
 
@@ -184,6 +195,8 @@ impl Attributes {
             tag_count: reader.u16()?,
             size: reader.u64()?,
             modified_ms: reader.u64()?,
+            multipart: decode_flag(&mut reader)?,
+            upload: decode_upload(&mut reader)?,
         };
         reader.end()?;
         Ok(attributes)
@@ -191,7 +204,11 @@ impl Attributes {
 
     /// Compares the clear fields of the row they were sealed into.
     pub(crate) fn check(&self, row: &ObjectRow) -> Result<()> {
-        if (self.size, self.modified_ms) == (row.size, row.modified_ms) {
+        let sealed = (self.size, self.modified_ms, self.multipart, self.upload);
+        let has_tags = !row.tags.is_empty();
+        if sealed == (row.size, row.modified_ms, row.multipart, row.upload)
+            && has_tags == (self.tag_count > 0)
+        {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Tampered, "compare an object row with what is sealed in it"))

@@ -74,6 +74,8 @@ fn small_rows_come_back() {
         tag_count: 3,
         size: 4,
         modified_ms: 5,
+        multipart: true,
+        upload: Some(UploadId::from_bytes([6; 16])),
     };
     assert_eq!(Attributes::decode(&attributes.encode()).unwrap(), attributes);
     let mut heading = Heading { context: vec![1, 2], headers: ObjectHeaders::default() };

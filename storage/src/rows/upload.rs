@@ -5,7 +5,7 @@ use kluis_kms::WrappedKey;
 use super::object::{decode_sse, encode_sse};
 use super::{Reader, Writer};
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::{ContentId, ETag, SseMode, StreamId};
 
 /// The value of an upload's `M` row.
@@ -100,6 +100,11 @@ impl PartRow {
 /// What is sealed of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PartSeal {
+    /// Stream, size and extents again: the clear ones are compared with them, so that parts cannot
+    /// be exchanged.
+    pub(crate) stream: StreamId,
+    pub(crate) size: u64,
+    pub(crate) extents: u32,
     pub(crate) etag: ETag,
     pub(crate) checksums: Vec<Checksum>,
 }
@@ -107,15 +112,26 @@ pub(crate) struct PartSeal {
 impl PartSeal {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut value = Writer::versioned();
+        value.put(self.stream.as_bytes()).u64(self.size).u32(self.extents);
         value.text(self.etag.as_str()).checksums(&self.checksums, false);
         value.0
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self> {
         let mut reader = Reader::versioned(value, "part attributes")?;
+        let stream = StreamId::from_bytes(reader.array()?);
+        let (size, extents) = (reader.u64()?, reader.u32()?);
         let etag = ETag::new(reader.text()?);
         let (checksums, _) = reader.checksums()?;
         reader.end()?;
-        Ok(Self { etag, checksums })
+        Ok(Self { stream, size, extents, etag, checksums })
+    }
+
+    /// Compares the clear fields of the row they were sealed into.
+    pub(crate) fn check(self, row: &PartRow) -> Result<Self> {
+        if (self.stream, self.size, self.extents) == (row.stream, row.size, row.extents) {
+            return Ok(self);
+        }
+        Err(Error::new(ErrorKind::Tampered, "compare a part row with what is sealed in it"))
     }
 }

@@ -392,3 +392,13 @@ fn a_second_request_needs_no_registry() {
     assert_eq!(node.world.rows.reads(), reads);
     assert_eq!(node.world.clock.now_ms(), EXAMPLE_MS);
 }
+
+#[test]
+fn a_key_is_found_in_headers_and_in_a_query() {
+    let in_query = |text| holds_secret(&[], &QueryParams::parse(Some(text)));
+    assert!(in_query("x=1&X-Amz-Server-Side-Encryption-Customer-Key=abc"));
+    assert!(in_query("x-amz-server-side-encryption-customer%2Dkey=abc"));
+    assert!(!in_query("x-amz-server-side-encryption-customer-key-MD5=abc"));
+    let name = "x-amz-server-side-encryption-customer-key".to_owned();
+    assert!(holds_secret(&[name], &QueryParams::parse(None)));
+}

@@ -8,7 +8,13 @@ fn request(uri: &str) -> Request<()> {
 
 #[test]
 fn operations_that_s3s_would_mistake_are_refused() {
-    for uri in ["/b/k?renameObject", "/b?abac=", "/b?x-id=1&metadataConfiguration", "/b?session"] {
+    for uri in [
+        "/b/k?renameObject",
+        "/b?abac=",
+        "/b?x-id=1&metadataConfiguration",
+        "/b?session",
+        "/b/k?%72enameObject",
+    ] {
         assert!(unknown(&request(uri)).is_some(), "{uri}");
     }
     for uri in ["/b/k", "/b?list-type=2", "/b/k?renameObjectX", "/b/renameObject", "/b?prefix=abac"]
@@ -52,4 +58,25 @@ fn a_verb_may_send_what_s3s_cannot() {
     let mut partial = Response::new(s3s::Body::empty());
     partial.extensions_mut().insert(Finish::status(StatusCode::PARTIAL_CONTENT));
     assert_eq!(finish(partial, || None).status(), StatusCode::PARTIAL_CONTENT);
+}
+
+#[test]
+fn only_put_object_and_upload_part_stream() {
+    let streams = |method: &str, uri: &str, is_copy: bool| {
+        let mut request = Request::builder().method(method).uri(uri);
+        if is_copy {
+            request = request.header("x-amz-copy-source", "a/b");
+        }
+        streams_body(&request.body(()).unwrap().into_parts().0)
+    };
+    for uri in ["/b/k", "/b/k?x-id=PutObject", "/b/k?partNumber=1&uploadId=2", "/b//", "/b/a/b"] {
+        assert!(streams("PUT", uri, false), "{uri}");
+        assert!(!streams("PUT", uri, true), "{uri} as a copy");
+        assert!(!streams("POST", uri, false), "POST {uri}");
+    }
+    for uri in
+        ["/", "/b", "/b/", "/b?policy", "/b/k?acl", "/b/k?%61cl", "/b/k?partNumber=1&tagging="]
+    {
+        assert!(!streams("PUT", uri, false), "{uri}");
+    }
 }

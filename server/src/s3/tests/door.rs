@@ -105,7 +105,7 @@ impl Node {
             engine.create_namespace(tenant).await.unwrap();
         }
         Self {
-            door: Door::new(S3Api::new(engine.clone(), "eu-west-1", etag_rule)),
+            door: Door::new(S3Api::new(engine.clone(), "eu-west-1", etag_rule), 8 << 20),
             root: user(first, 111_111_111_111, 1, true),
             other_user: user(first, 111_111_111_111, 2, false),
             other_tenant: user(second, 222_222_222_222, 3, true),

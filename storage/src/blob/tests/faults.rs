@@ -165,6 +165,7 @@ fn a_segment_table_that_fails_fences() {
             table: Arc::new(table.clone()),
             meta_seq: Arc::clone(&rig.meta_seq),
             env: Env::seeded(1, 1),
+            room: Arc::new(|_| Ok(())),
         };
         let (volume, _) = Volume::open(config(8 * MIB), parts).await.unwrap();
         let kept = put_packed(&volume, &rig.pool, 1, 70_000).await.unwrap();

@@ -134,3 +134,30 @@ async fn no_flipped_bit_of_a_row_yields_wrong_bytes() {
     }
     assert!(refused > 1_000 && harmless > 1_000, "refused {refused}, harmless {harmless}");
 }
+
+/// The clear fields of two part rows, exchanged on disk before the upload completes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_cannot_be_exchanged() {
+    let node = Node::new().await;
+    let tenant = node.tenant().await;
+    let bucket = tenant.bucket("parts").await;
+    let object_key = object("o");
+    let upload = multipart::begin(&tenant, &bucket, &object_key).await;
+    let place = (&bucket, &object_key, upload);
+    let mut parts = Vec::new();
+    for number in 1..=2 {
+        let body = bytes(5 << 20, u8::try_from(number).unwrap());
+        parts.push(multipart::send(&tenant, place, number, body).await.unwrap());
+    }
+    let ns = node.engine().inner.tenants.namespace(tenant.purpose.tenant).unwrap();
+    let stored = rows(&ns, Table::Multipart).await;
+    let stored: Vec<_> = stored.into_iter().filter(|(rest, _)| rest[16] == b'p').collect();
+    // Version byte, then the stream uid.
+    for (from, to) in [(0, 1), (1, 0)] {
+        let mut value = stored[to].1.clone();
+        value[1..17].copy_from_slice(&stored[from].1[1..17]);
+        write(&node, ns.row(Table::Multipart, &[&stored[to].0]), value);
+    }
+    let error = multipart::complete(&tenant, place, parts).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tampered);
+}

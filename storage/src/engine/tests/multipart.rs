@@ -4,7 +4,11 @@ use super::*;
 
 const PART: usize = 5 << 20;
 
-async fn begin(tenant: &Tenant<'_>, bucket: &BucketInfo, object_key: &ObjectKey) -> UploadId {
+pub(super) async fn begin(
+    tenant: &Tenant<'_>,
+    bucket: &BucketInfo,
+    object_key: &ObjectKey,
+) -> UploadId {
     let request = CreateUpload {
         bucket,
         object_key,
@@ -17,7 +21,7 @@ async fn begin(tenant: &Tenant<'_>, bucket: &BucketInfo, object_key: &ObjectKey)
     tenant.engine().create_upload(&tenant.purpose, request).await.unwrap().upload
 }
 
-async fn send(
+pub(super) async fn send(
     tenant: &Tenant<'_>,
     (bucket, object_key, upload): (&BucketInfo, &ObjectKey, UploadId),
     part_number: u32,
@@ -29,7 +33,7 @@ async fn send(
     Ok(CompletedPart { number: part_number, etag: receipt.etag, checksums: receipt.checksums })
 }
 
-async fn complete(
+pub(super) async fn complete(
     tenant: &Tenant<'_>,
     (bucket, object_key, upload): (&BucketInfo, &ObjectKey, UploadId),
     parts: Vec<CompletedPart>,
@@ -120,7 +124,7 @@ async fn an_aborted_upload_leaves_nothing() {
     for number in 1..4 {
         send(&tenant, place, number, bytes(PART, 1)).await.unwrap();
     }
-    let delete = tenant.engine().delete_bucket(&tenant.purpose, &bucket.name).await;
+    let delete = tenant.engine().delete_bucket(&tenant.purpose, &bucket).await;
     assert_eq!(delete.unwrap_err().kind(), ErrorKind::NotEmpty);
     let abort = || tenant.engine().abort_upload(&tenant.purpose, &bucket, &object_key, upload);
     abort().await.unwrap();
@@ -142,7 +146,7 @@ async fn an_aborted_upload_leaves_nothing() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
-    tenant.engine().delete_bucket(&tenant.purpose, &bucket.name).await.unwrap();
+    tenant.engine().delete_bucket(&tenant.purpose, &bucket).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,4 +198,25 @@ async fn uploads_and_parts_list_in_order() {
         .await
         .unwrap();
     assert_eq!((page.parts[0].number, page.next), (3, Some(3)));
+}
+
+/// Parts that arrive while their upload ends: afterwards there is an upload with all of them, or
+/// nothing of any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_races_the_end_of_its_upload_leaves_nothing() {
+    let node = Node::new().await;
+    let tenant = node.tenant().await;
+    let bucket = tenant.bucket("race").await;
+    let object_key = object("o");
+    for round in 0..20_u8 {
+        let upload = begin(&tenant, &bucket, &object_key).await;
+        let place = (&bucket, &object_key, upload);
+        send(&tenant, place, 1, bytes(10, round)).await.unwrap();
+        let late = (2..6).map(|number| send(&tenant, place, number, bytes(10, round)));
+        let late = futures::future::join_all(late);
+        let abort = tenant.engine().abort_upload(&tenant.purpose, &bucket, &object_key, upload);
+        let (_, aborted) = futures::future::join(late, abort).await;
+        aborted.unwrap();
+    }
+    tenant.engine().delete_bucket(&tenant.purpose, &bucket).await.unwrap();
 }

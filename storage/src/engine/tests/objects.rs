@@ -268,7 +268,7 @@ async fn a_bucket_goes_only_when_it_is_empty() {
     let node = Node::new().await;
     let tenant = node.tenant().await;
     let bucket = tenant.bucket("going").await;
-    let delete = || tenant.engine().delete_bucket(&tenant.purpose, &bucket.name);
+    let delete = || tenant.engine().delete_bucket(&tenant.purpose, &bucket);
     tenant.put(&bucket, "o", b"x").await.unwrap();
     assert_eq!(delete().await.unwrap_err().kind(), ErrorKind::NotEmpty);
     tenant.delete(&bucket, "o").await.unwrap();

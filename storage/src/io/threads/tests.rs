@@ -59,7 +59,13 @@ fn a_dropped_future_leaves_its_job_running() {
         let workers = Workers::start("test", 1).unwrap();
         let (tell, told) = mpsc::channel();
         let queue = workers.queue();
-        assert!(poll_immediate(queue.run(move || tell.send(5).unwrap())).await.is_none());
+        let (open, closed) = gate();
+        let job = move || {
+            closed();
+            tell.send(5).unwrap();
+        };
+        assert!(poll_immediate(queue.run(job)).await.is_none());
+        drop(open);
         assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap(), 5);
     });
 }

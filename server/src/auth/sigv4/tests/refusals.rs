@@ -67,6 +67,7 @@ const HEADER_CASES: &[Case] = &[
     ("ECDSA chunks", Header("x-amz-content-sha256", ECDSA), NOT_IMPLEMENTED, "not supported"),
     ("session token", Header("x-amz-security-token", "x"), TOKEN, "malformed"),
     ("unsigned header", Header("x-amz-copy-source", "/b/k"), DENIED, "not signed"),
+    ("unsigned rule", Header("x-kluis-etag", "md5"), DENIED, "not signed"),
     ("unsigned host", Auth("=host;", "="), DENIED, "not signed"),
     ("signed header gone", Gone("x-amz-meta-a"), MISSING, "missing"),
     ("unknown id", Sign(|signer| signer.access_key_id.push('X')), UNKNOWN, "does not exist"),
