@@ -83,7 +83,7 @@ pub async fn check(
             check.tenant(&ns, &opened.volume, &queued).await?;
         }
         opened.volume.close().await?;
-        let store = Arc::downgrade(opened.reader.store());
+        let store = opened.reader.store().alive();
         drop(opened);
         wait_until_gone(&store).await;
     }
@@ -98,7 +98,7 @@ pub async fn check(
 }
 
 /// The volume's tasks hold the store until they notice that the volume is gone.
-async fn wait_until_gone(store: &std::sync::Weak<dyn crate::meta::MetaStore>) {
+async fn wait_until_gone(store: &std::sync::Weak<()>) {
     while store.strong_count() > 0 {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }

@@ -86,6 +86,9 @@ pub struct Engine {
 
 /// What the verbs work with.
 pub(crate) struct Inner {
+    /// The lock on the directory. Declared first, so dropped first: whoever waits for the store to
+    /// be gone finds this gone too.
+    _lock: std::os::fd::OwnedFd,
     pub(crate) config: EngineConfig,
     pub(crate) env: Env,
     pub(crate) kms: Arc<Kms>,
@@ -101,8 +104,6 @@ pub(crate) struct Inner {
     space: Arc<Space>,
     disk: Arc<dyn Disk>,
     report: DiskReport,
-    /// Held until the engine is gone: the lock on the directory.
-    _lock: std::os::fd::OwnedFd,
 }
 
 /// What the engine did and how it stands, for metrics and health.

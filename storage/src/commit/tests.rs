@@ -99,6 +99,9 @@ impl MetaStore for Broken {
     fn close(&self) -> Result<()> {
         Ok(())
     }
+    fn alive(&self) -> std::sync::Weak<()> {
+        self.0.alive()
+    }
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ impl Node {
         if orderly {
             engine.close().await.unwrap();
         }
-        let store = Arc::downgrade(engine.inner.reader.store());
+        let store = engine.inner.reader.store().alive();
         drop(engine);
         // The volume's tasks hold the store until they notice.
         while store.strong_count() > 0 {

@@ -1,8 +1,8 @@
 //! The test double: rows in a sorted map, as durable as the test says.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct MemoryMeta {
     rows: Mutex<BTreeMap<(Family, Vec<u8>), Bytes>>,
     sequence: AtomicU64,
+    alive: Arc<()>,
 }
 
 impl MemoryMeta {
@@ -96,5 +97,9 @@ impl MetaStore for MemoryMeta {
 
     fn close(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
     }
 }

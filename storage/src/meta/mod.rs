@@ -8,6 +8,8 @@
 //! - Nothing above this trait relies on more than compare-and-write inside one partition
 //!   (namespace, bucket, range), so that a distributed store can take its place.
 
+use std::sync::Weak;
+
 use bytes::Bytes;
 
 use crate::error::Result;
@@ -114,6 +116,10 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
 
     /// Flushes what is in memory; the store takes no writes afterwards.
     fn close(&self) -> Result<()>;
+
+    /// Dead once the store and its lock are gone: the last holder may be a task that has not
+    /// noticed yet, and dropping takes time.
+    fn alive(&self) -> Weak<()>;
 }
 
 /// The least byte string that is greater than every one starting with `prefix`; empty if there is

@@ -10,8 +10,8 @@
 //!   "Watermark") and refuses to serve when acknowledged rows are missing.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use rocksdb::{
@@ -48,6 +48,8 @@ pub(crate) struct RocksMeta {
     db: Db,
     settings: Settings,
     synced: AtomicU64,
+    /// Declared last, so dropped last.
+    alive: Arc<()>,
 }
 
 /// How to open the store.
@@ -104,7 +106,7 @@ impl RocksMeta {
         });
         let db = Db::open_cf_descriptors(&options, dir, families).map_err(|e| opening(dir, e))?;
         let synced = AtomicU64::new(db.latest_sequence_number());
-        Ok(Self { db, settings, synced })
+        Ok(Self { db, settings, synced, alive: Arc::default() })
     }
 
     fn family(&self, family: Family) -> Result<Arc<BoundColumnFamily<'_>>> {
@@ -218,6 +220,10 @@ impl MetaStore for RocksMeta {
         })?;
         self.db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
     }
 }
 

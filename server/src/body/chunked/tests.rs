@@ -55,11 +55,11 @@ fn a_signed_chunk_is_held_to_its_end_and_within_its_cap() {
     let chunk = vec![9; cap];
     let signature = Signer::example().chain(SEED).sign_chunk(&chunk);
     let mut decoder = decoder(true);
-    feed(&mut decoder, format!("1000000;chunk-signature={signature}\r\n").as_bytes(), 1_000);
+    feed(&mut decoder, format!("{cap:x};chunk-signature={signature}\r\n").as_bytes(), 1_000);
     let (all_but_one, last) = chunk.split_at(cap - 1);
     for packet in [1_399, 70_001] {
         let mut fresh = self::decoder(true);
-        feed(&mut fresh, format!("1000000;chunk-signature={signature}\r\n").as_bytes(), 1_000);
+        feed(&mut fresh, format!("{cap:x};chunk-signature={signature}\r\n").as_bytes(), 1_000);
         let (out, held) = feed(&mut fresh, all_but_one, packet);
         assert_eq!(out, 0);
         assert!(held <= cap + LINE_BYTES_MAX, "{held}");
@@ -74,7 +74,7 @@ fn a_signed_chunk_is_held_to_its_end_and_within_its_cap() {
 #[test]
 fn an_announced_chunk_takes_no_memory_before_it_comes() {
     let mut decoder = decoder(true);
-    let line = format!("1000000;chunk-signature={SEED}\r\n");
+    let line = format!("{SIGNED_CHUNK_BYTES_MAX:x};chunk-signature={SEED}\r\n");
     let (_, held) = feed(&mut decoder, line.as_bytes(), line.len());
     assert!(held < LINE_BYTES_MAX);
     let (_, held) = feed(&mut decoder, &[1; 1000], 1000);
