@@ -39,5 +39,6 @@ fn run_tidy() -> ExitCode {
 
 /// The folder that holds the workspace.
 fn root() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    package.map_or_else(|| ".".into(), |package| Path::new(&package).join(".."))
 }
