@@ -88,10 +88,27 @@ impl Inner {
         Ok(Opened { access, attributes })
     }
 
-    /// The start of a commit that puts or deletes the current version of an object: the bucket is
-    /// still there, `conditions` hold of the version that is there now, and its content is given
-    /// up. The object row itself is left to the caller.
+    /// The start of a commit that puts or deletes the current version of an object: as
+    /// [`Self::decide`], and the content of that version is given up. The object row itself is left
+    /// to the caller.
     pub(crate) async fn replace(
+        &self,
+        ns: &TenantNs,
+        purpose: &Purpose,
+        bucket: &BucketInfo,
+        object_key: &ObjectKey,
+        conditions: &Conditions,
+    ) -> Result<(Draft, Option<Held>)> {
+        let (mut draft, held) = self.decide(ns, purpose, bucket, object_key, conditions).await?;
+        if let Some(held) = &held {
+            self.release_content(ns, held.row.content, &mut draft).await?;
+        }
+        Ok((draft, held))
+    }
+
+    /// Decides whether the current version of an object may be replaced: the bucket is still there,
+    /// and `conditions` hold of the version that is there now. The draft names both rows.
+    pub(crate) async fn decide(
         &self,
         ns: &TenantNs,
         purpose: &Purpose,
@@ -113,9 +130,6 @@ impl Inner {
         }
         let row = object_row_key(ns, bucket, object_key);
         draft.expect(row, held.as_ref().map(|held| held.bytes.clone()));
-        if let Some(held) = &held {
-            self.release_content(ns, held.row.content, &mut draft).await?;
-        }
         Ok((draft, held))
     }
 

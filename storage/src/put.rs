@@ -72,7 +72,7 @@ impl Engine {
         let (bucket, object_key) = (request.bucket, request.object_key);
         inner.admit(request.body.size())?;
         // Before a byte is read: who would fail at the commit fails here, mostly.
-        inner.replace(&ns, purpose, bucket, object_key, &request.conditions).await?;
+        inner.decide(&ns, purpose, bucket, object_key, &request.conditions).await?;
         let access = inner.keys.for_write(&ns, purpose, bucket.id).await?;
         let content = inner.write_content(&ns, &access, request.body.as_mut()).await?;
         let version = inner.new_version(&ns, &access, &request, &content)?;
