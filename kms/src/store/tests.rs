@@ -1,139 +1,91 @@
-//! What every key store must do, and what only a passphrase can get wrong.
+//! The contract over every store that needs no peer.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
+use super::contract::{Subject, check_remote_store, check_root_store, context};
 use super::*;
-use crate::env::SeededRng;
+use crate::env::{Rng, SeededRng, SystemClock};
 use crate::fixtures::flip;
 
-const PASSPHRASE: &[u8] = b"correct horse battery staple";
-
-fn rng() -> Arc<dyn Rng> {
-    Arc::new(SeededRng::new(1))
+fn rng(seed: u64) -> Arc<dyn Rng> {
+    Arc::new(SeededRng::new(seed))
 }
 
-fn passphrase_store() -> PassphraseStore {
-    PassphraseStore::new(PASSPHRASE, rng()).unwrap()
-}
-
-fn context(epoch: u8) -> EncryptionContext {
-    EncryptionContext::new().with(b"e", &[epoch]).unwrap()
-}
-
-/// The contract: seals and opens, bound to its context, damage told from a wrong secret.
-fn check_contract(store: &dyn KeyStore, stranger: &dyn KeyStore) {
-    store.health().unwrap();
-    assert!(!store.capabilities().name.is_empty());
-    let root_key = RootKey::generate(&SeededRng::new(2)).unwrap();
-    let sealed = store.seal_root(&root_key, &context(1)).unwrap();
-    assert!(!sealed.windows(32).any(|window| window == root_key.borrow().as_slice()));
-    let opened = store.unseal_root(&sealed, &context(1)).unwrap();
-    assert_eq!(*opened.borrow(), *root_key.borrow());
-    assert_ne!(store.seal_root(&root_key, &context(1)).unwrap(), sealed, "a salt per seal");
-
-    let kind = |result: Result<RootKey>| result.err().map(|error| error.kind());
-    let wrong = Some(ErrorKind::WrongPassphrase);
-    assert_eq!(kind(stranger.unseal_root(&sealed, &context(1))), wrong);
-    assert_eq!(kind(store.unseal_root(&sealed, &context(2))), wrong);
-    for length in [0, 47, sealed.len() - 1] {
-        let short = store.unseal_root(&sealed[..length], &context(1));
-        assert_eq!(kind(short), Some(ErrorKind::Corrupt));
+fn memory_keys(seed: u64) -> Arc<MemoryKeys> {
+    let store = MemoryKeys::new(rng(seed));
+    for store_key in ["one", "two", "doomed"] {
+        store.add(store_key).unwrap();
     }
-    let long = [sealed.as_slice(), &[0]].concat();
-    assert_eq!(kind(store.unseal_root(&long, &context(1))), Some(ErrorKind::Corrupt));
+    Arc::new(store)
+}
+
+fn subject(store: &dyn RemoteKeyStore) -> Subject<'_> {
+    Subject { store, store_key: "one", other_key: "two", doomed_key: "doomed", every_bit: true }
 }
 
 #[test]
 fn the_memory_store_keeps_the_contract() {
-    let stranger = MemoryStore::new(Arc::new(SeededRng::new(9))).unwrap();
-    check_contract(&MemoryStore::new(rng()).unwrap(), &stranger);
+    let stranger = MemoryStore::new(rng(9)).unwrap();
+    check_root_store(&MemoryStore::new(rng(1)).unwrap(), &stranger);
 }
 
 #[test]
-fn the_passphrase_store_keeps_the_contract() {
-    let stranger = PassphraseStore::new(b"correct horse battery stapler", rng()).unwrap();
-    check_contract(&passphrase_store(), &stranger);
+fn keys_in_memory_keep_the_contract() {
+    check_remote_store(&subject(&*memory_keys(1)));
+}
+
+#[test]
+fn a_guarded_store_keeps_the_contract() {
+    let limits = GuardLimits::with_timeout(Duration::from_secs(10));
+    let guarded = Guarded::new(memory_keys(1), limits, Arc::new(SystemClock));
+    check_remote_store(&subject(&guarded));
+}
+
+#[test]
+fn a_root_in_a_store_keeps_the_contract() {
+    let root = |seed| RootInStore::new(memory_keys(seed), "one", rng(seed));
+    check_root_store(&root(1), &root(2));
+    let store = memory_keys(1);
+    let held = Arc::clone(&store) as Arc<dyn RemoteKeyStore>;
+    let other = RootInStore::new(Arc::clone(&held), "two", rng(3));
+    check_root_store(&RootInStore::new(held, "one", rng(2)), &other);
+}
+
+#[test]
+fn a_root_whose_store_is_down_does_not_open_and_says_so() {
+    let store = memory_keys(1);
+    let root = RootInStore::new(Arc::clone(&store) as Arc<dyn RemoteKeyStore>, "one", rng(2));
+    let root_key = RootKey::generate(&SeededRng::new(3)).unwrap();
+    let sealed = root.seal_root(&root_key, &context(&[])).unwrap();
+    store.set_mood(Mood::Dead);
+    let error = root.unseal_root(&sealed, &context(&[])).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    store.wake();
+    let opened = root.unseal_root(&sealed, &context(&[])).unwrap();
+    assert_eq!(*opened.borrow(), *root_key.borrow());
 }
 
 #[test]
 fn no_flipped_bit_of_a_sealed_root_opens() {
-    let store = MemoryStore::new(rng()).unwrap();
-    let root_key = RootKey::generate(&*rng()).unwrap();
-    let sealed = store.seal_root(&root_key, &context(1)).unwrap();
-    for bit in 0..sealed.len() * 8 {
-        let mut damaged = sealed.clone();
-        flip(&mut damaged, bit);
-        assert!(store.unseal_root(&damaged, &context(1)).is_err(), "bit {bit}");
+    let plain = MemoryStore::new(rng(1)).unwrap();
+    let remote = RootInStore::new(memory_keys(1), "one", rng(2));
+    let root_key = RootKey::generate(&SeededRng::new(3)).unwrap();
+    for store in [&plain as &dyn KeyStore, &remote] {
+        let sealed = store.seal_root(&root_key, &context(&[])).unwrap();
+        assert!(!sealed.windows(32).any(|window| window == root_key.borrow().as_slice()));
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            flip(&mut damaged, bit);
+            assert!(store.unseal_root(&damaged, &context(&[])).is_err(), "bit {bit}");
+        }
     }
 }
 
 #[test]
-fn the_header_names_the_cost() {
-    let root_key = RootKey::generate(&*rng()).unwrap();
-    let sealed = passphrase_store().seal_root(&root_key, &context(1)).unwrap();
-    assert_eq!(sealed.len(), SEALED_ROOT_BYTES);
-    assert_eq!(sealed[..16], [1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1]);
-}
-
-#[test]
-fn a_sealed_file_cannot_ask_for_any_cost() {
-    let root_key = RootKey::generate(&*rng()).unwrap();
-    let sealed = passphrase_store().seal_root(&root_key, &context(1)).unwrap();
-    let costs = [
-        (4, ARGON2_MEMORY_KIB - 1),
-        (4, ARGON2_MEMORY_KIB_MAX + 1),
-        (4, u32::MAX),
-        (8, 0),
-        (8, ARGON2_PASSES_MAX + 1),
-        (12, 0),
-        (12, ARGON2_LANES_MAX + 1),
-    ];
-    for (place, cost) in costs {
-        let mut changed = sealed.clone();
-        changed[place..place + 4].copy_from_slice(&cost.to_be_bytes());
-        let error = passphrase_store().unseal_root(&changed, &context(1)).err().unwrap();
+fn a_blob_has_bounds() {
+    for length in [0, STORE_BLOB_BYTES_MAX + 1] {
+        let error = StoreBlob::new(vec![1; length]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
-}
-
-#[test]
-fn one_store_does_not_read_the_other_ones_seal() {
-    let root_key = RootKey::generate(&*rng()).unwrap();
-    let sealed = MemoryStore::new(rng()).unwrap().seal_root(&root_key, &context(1)).unwrap();
-    let error = passphrase_store().unseal_root(&sealed, &context(1)).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-}
-
-#[test]
-fn passphrases_have_bounds() {
-    let refused = |passphrase: &[u8]| {
-        PassphraseStore::new(passphrase, rng()).err().map(|error| error.kind())
-            == Some(ErrorKind::Refused)
-    };
-    assert!(refused(b""));
-    assert!(refused(&[b'a'; PASSPHRASE_BYTES_MIN - 1]));
-    assert!(!refused(&[b'a'; PASSPHRASE_BYTES_MIN]));
-    assert!(refused(&[b'a'; PASSPHRASE_BYTES_MAX + 1]));
-}
-
-#[test]
-fn a_passphrase_file_is_its_owners_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("passphrase");
-    fs::write(&path, [PASSPHRASE, b"\r\n"].concat()).unwrap();
-    for mode in [0o640, 0o604, 0o660, 0o610] {
-        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        let error = PassphraseStore::from_file(&path, rng()).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::Refused, "{mode:o}");
-    }
-    for mode in [0o600, 0o400] {
-        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        let store = PassphraseStore::from_file(&path, rng()).unwrap();
-        assert_eq!(&**store.passphrase, PASSPHRASE);
-    }
-    let missing = PassphraseStore::from_file(&dir.path().join("none"), rng()).err().unwrap();
-    assert_eq!(missing.kind(), ErrorKind::Unavailable);
-    let directory = PassphraseStore::from_file(dir.path(), rng()).err().unwrap();
-    assert_eq!(directory.kind(), ErrorKind::Refused);
+    assert!(StoreBlob::new(vec![1; STORE_BLOB_BYTES_MAX]).is_ok());
 }
