@@ -16,11 +16,11 @@ use sha2::Sha256;
 use zeroize::Zeroize;
 
 use crate::derive::kdf;
-use crate::env::Rng;
+use crate::env::{Clock, Rng};
 use crate::error::{Error, ErrorKind, Result};
 use crate::field::FieldCipher;
 use crate::gate::UnwrapPermit;
-use crate::secret::{BucketSecret, DataKey, FieldSecret};
+use crate::secret::{BucketSecret, CustomerKey, DataKey, FieldSecret};
 use crate::types::{BucketKeyId, EncryptionContext, TenantId, TenantKeyId, context_digest};
 use crate::wrap::{WrapHeader, WrapKind, WrappedKey, unwrap_into, wrap};
 
@@ -95,6 +95,8 @@ pub struct BucketKey {
     rng: Arc<dyn Rng>,
     /// `DataKey`, or `DataKeyCustomer` when a customer's key is mixed in.
     wraps: WrapKind,
+    /// See [`BucketKey::is_stale`].
+    until_ns: u64,
 }
 
 impl BucketKey {
@@ -108,7 +110,18 @@ impl BucketKey {
         let context = scope.context_digest(owner.tenant);
         kdf(&secret.borrow(), b"bucket-key-id", [&context], &mut id);
         let id = BucketKeyId::from_bytes(id);
-        Self { secret, owner, scope, id, rng, wraps: WrapKind::DataKey }
+        Self { secret, owner, scope, id, rng, wraps: WrapKind::DataKey, until_ns: u64::MAX }
+    }
+
+    /// This key, to be kept in caches until then only, in monotonic nanoseconds.
+    pub(crate) fn kept_until(self, until_ns: u64) -> Self {
+        Self { until_ns, ..self }
+    }
+
+    /// Whether a cache should drop it and unwrap anew: its tenant key is in a remote store, which
+    /// was not asked for too long. What was begun with it goes on.
+    pub fn is_stale(&self, clock: &dyn Clock) -> bool {
+        self.until_ns != u64::MAX && clock.monotonic_ns() >= self.until_ns
     }
 
     /// The id that wraps under this key carry.
@@ -187,14 +200,14 @@ impl BucketKey {
     /// # Errors
     /// [`ErrorKind::Misuse`]: one is mixed in already, or this key is for metadata.
     /// [`ErrorKind::Full`]: no locked memory is left.
-    pub fn with_customer_key(&self, customer_key: &[u8; 32]) -> Result<Self> {
+    pub fn with_customer_key(&self, customer_key: &CustomerKey) -> Result<Self> {
         if self.wraps != WrapKind::DataKey || self.scope.purpose != BucketKeyPurpose::Data {
             return Err(Error::new(ErrorKind::Misuse, "mix a customer's key into a bucket key"));
         }
         let secret = BucketSecret::fill_with(|slot| {
             let mut state = Hmac::<Sha256>::new_from_slice(&*self.secret.borrow())
                 .expect("HMAC takes a key of any length");
-            state.update(customer_key);
+            state.update(&*customer_key.borrow());
             let mut mixed = state.finalize().into_bytes();
             slot.copy_from_slice(&mixed);
             mixed.as_mut_slice().zeroize();
@@ -202,7 +215,15 @@ impl BucketKey {
         })?;
         let (owner, scope, id) = (self.owner, self.scope, self.id);
         let rng = Arc::clone(&self.rng);
-        Ok(Self { secret, owner, scope, id, rng, wraps: WrapKind::DataKeyCustomer })
+        Ok(Self {
+            secret,
+            owner,
+            scope,
+            id,
+            rng,
+            wraps: WrapKind::DataKeyCustomer,
+            until_ns: self.until_ns,
+        })
     }
 
     /// The cipher of the bucket's metadata fields. `tenant` and `bucket` must be this key's own;

@@ -93,6 +93,14 @@ pub(crate) fn extract(salt: &[u8], ikm: &[u8]) -> Zeroizing<[u8; 32]> {
     prk
 }
 
+/// HMAC-SHA-256 under a key of any length: SigV4's chain.
+pub(crate) fn mac_of(any_key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut state =
+        Hmac::<Sha256>::new_from_slice(any_key).expect("HMAC takes a key of any length");
+    state.update(message);
+    state.finalize().into_bytes().into()
+}
+
 /// HMAC-SHA-256 over the pieces in order.
 pub(crate) fn mac(mac_key: &[u8; 32], pieces: &[&[u8]]) -> [u8; 32] {
     let mut state =

@@ -87,6 +87,30 @@ impl Clock for SystemClock {
     }
 }
 
+/// The machine's clock, moved on by hand: what makes a waiting period pass on a node that is for
+/// trying things out.
+#[derive(Debug, Default)]
+pub struct ShiftedClock {
+    ahead_ms: AtomicU64,
+}
+
+impl ShiftedClock {
+    /// Moves the clock on by `ms` milliseconds, from now until the process ends.
+    pub fn advance_ms(&self, ms: u64) {
+        self.ahead_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ShiftedClock {
+    fn now_ms(&self) -> u64 {
+        SystemClock.now_ms().saturating_add(self.ahead_ms.load(Ordering::SeqCst))
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        SystemClock.monotonic_ns()
+    }
+}
+
 /// The operating system's randomness: getrandom(2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsRng;

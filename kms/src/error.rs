@@ -20,16 +20,28 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
+    /// The key's policy and grants do not let the caller do this.
+    AccessDenied,
     /// The state does not allow the step, or another process holds the keyring. Read again first.
     Conflict,
     /// Stored or received bytes failed a check. Do not retry.
     Corrupt,
     /// A limit is reached (locked memory, slots). Retry once something is freed, or raise it.
     Full,
+    /// An import token ran out of its 24 hours.
+    ImportExpired,
+    /// Not an import token of this key.
+    ImportToken,
+    /// Imported material is not the one that is expected, or is not 32 bytes.
+    IncorrectMaterial,
+    /// What a tenant sent does not decrypt.
+    InvalidCiphertext,
     /// The tenant key's material is gone; a retry cannot help.
     KeyDestroyed,
     /// The tenant key is switched off, or was since the permit was issued.
     KeyDisabled,
+    /// The tenant key waits for its deletion or for the import of its material.
+    KeyUnusable,
     /// The caller broke the contract of a function: a bug in Kluis.
     Misuse,
     /// No such key for this tenant. Other tenants' keys answer the same.
@@ -38,6 +50,8 @@ pub enum ErrorKind {
     Refused,
     /// The key store or the keyring's disk did not do its part. After a failed write: restart.
     Unavailable,
+    /// Keys of this origin do not have the step.
+    Unsupported,
     /// The passphrase does not open this root key.
     WrongPassphrase,
 }
@@ -45,15 +59,22 @@ pub enum ErrorKind {
 impl ErrorKind {
     const fn text(self) -> &'static str {
         match self {
+            Self::AccessDenied => "the key's policy does not allow it",
             Self::Conflict => "the present state does not allow it",
             Self::Corrupt => "the bytes failed a check",
             Self::Full => "a limit is reached",
+            Self::ImportExpired => "the import token has expired",
+            Self::ImportToken => "the import token is not one for this key",
+            Self::IncorrectMaterial => "the key material is not the expected one",
+            Self::InvalidCiphertext => "the ciphertext does not decrypt",
             Self::KeyDestroyed => "the tenant key is destroyed",
             Self::KeyDisabled => "the tenant key is disabled",
+            Self::KeyUnusable => "the tenant key is not usable in its present state",
             Self::Misuse => "the function was used wrongly",
             Self::NotFound => "no such key",
             Self::Refused => "refused",
             Self::Unavailable => "not available",
+            Self::Unsupported => "not supported for keys of this origin",
             Self::WrongPassphrase => "the passphrase does not open the root key",
         }
     }

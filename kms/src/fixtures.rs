@@ -2,12 +2,17 @@
 //!
 //! Owns: nothing that ships. The known answers come from docs/KEYS.md, "Known answers".
 
+use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use crate::audit::{AuditEvent, AuditSink};
 use crate::bucket_key::{BucketKey, BucketKeyPurpose, BucketKeyScope, KeyOwner};
-use crate::env::{Env, Rng};
+use crate::env::{Clock, Env, ManualClock, Rng};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gate::{KeyGate, Purpose, Reason, UnwrapPermit};
+use crate::gate::{KeyUse, Rights};
 use crate::manager::Kms;
 use crate::secret::{BucketSecret, DataKey, MacSecret, copy_of};
 use crate::store::MemoryStore;
@@ -75,6 +80,8 @@ pub(crate) fn purpose(tenant: TenantId) -> Purpose {
         principal: "arn:aws:iam::123456789012:user/ada".into(),
         reason: Reason::CustomerInitiated,
         request_id: "4442587FB7D0A2F9".into(),
+        action: "kluis:Test",
+        rights: Rights::of_tenant(),
     }
 }
 
@@ -85,7 +92,8 @@ pub(crate) fn tenant_key_id() -> TenantKeyId {
 /// A permit of the known answers' tenant, and its gate.
 pub(crate) fn permit() -> (UnwrapPermit, Arc<KeyGate>) {
     let gate = Arc::new(KeyGate::new(None));
-    let permit = UnwrapPermit::issue(&purpose(tenant()), tenant_key_id(), Arc::clone(&gate));
+    let permit =
+        UnwrapPermit::issue(&purpose(tenant()), tenant_key_id(), Arc::clone(&gate), KeyUse::Write);
     (permit.unwrap(), gate)
 }
 
@@ -103,6 +111,54 @@ pub(crate) fn kms(dir: &Path, seed: u64) -> (Kms, MemoryStore, Env) {
     let store = MemoryStore::new(Arc::clone(&env.rng)).unwrap();
     let kms = Kms::create(dir, &store, env.clone()).unwrap();
     (kms, store, env)
+}
+
+/// A keyring like [`kms`]'s, with the clock that moves it.
+pub(crate) fn timed_kms(dir: &Path, seed: u64) -> (Kms, MemoryStore, Env, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000));
+    let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Env::seeded(seed, 0) };
+    let store = MemoryStore::new(Arc::clone(&env.rng)).unwrap();
+    let kms = Kms::create(dir, &store, env.clone()).unwrap();
+    (kms, store, env, clock)
+}
+
+/// Keeps events, or refuses them; runs `hook` before either.
+#[derive(Default)]
+pub(crate) struct TestAudit {
+    pub(crate) events: Mutex<Vec<AuditEvent>>,
+    pub(crate) is_broken: AtomicBool,
+    pub(crate) hook: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl AuditSink for TestAudit {
+    fn record(&self, events: &[AuditEvent]) -> Result<()> {
+        if let Some(hook) = &self.hook {
+            hook();
+        }
+        if self.is_broken.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "record"));
+        }
+        self.events.lock().unwrap().extend_from_slice(events);
+        Ok(())
+    }
+
+    fn note(&self, event: AuditEvent) -> Result<()> {
+        self.record(&[event])
+    }
+}
+
+/// Copies a data directory, modes and all.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let target = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy_dir(&entry, &target);
+        } else {
+            fs::copy(&entry, &target).unwrap();
+        }
+    }
 }
 
 /// Flips bit `bit` of `bytes`, counted over all of them.

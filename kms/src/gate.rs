@@ -127,6 +127,62 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What a key is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyUse {
+    /// Showing what a listing shows: no policy of the key is asked, its gate is.
+    Attributes,
+    /// Reading bytes: `kms:Decrypt`.
+    Read,
+    /// Writing bytes: `kms:GenerateDataKey`.
+    Write,
+}
+
+/// Decides whether whoever acts may use a tenant key. Asked before every permit.
+pub trait KeyRights: Send + Sync {
+    /// Whether the key's policy and grants allow it.
+    fn may_use(&self, tenant_key: TenantKeyId, key_use: KeyUse) -> bool;
+}
+
+/// The rights that a [`Purpose`] carries. Two are equal if they are the same object.
+#[derive(Clone)]
+pub struct Rights(Arc<dyn KeyRights>);
+
+/// The rights of the tenant itself: its own jobs, and checks of a directory that is offline.
+struct OwnRights;
+
+impl KeyRights for OwnRights {
+    fn may_use(&self, _: TenantKeyId, _: KeyUse) -> bool {
+        true
+    }
+}
+
+impl Rights {
+    /// Rights decided by `rights`.
+    pub fn new(rights: Arc<dyn KeyRights>) -> Self {
+        Self(rights)
+    }
+
+    /// The rights of the tenant itself, for its jobs.
+    pub fn of_tenant() -> Self {
+        Self(Arc::new(OwnRights))
+    }
+}
+
+impl PartialEq for Rights {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Rights {}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rights")
+    }
+}
+
 /// Who wants to use a key, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purpose {
@@ -138,6 +194,42 @@ pub struct Purpose {
     pub reason: Reason,
     /// In which request.
     pub request_id: RequestId,
+    /// The call, in the vocabulary of AWS policies: `s3:GetObject`, `kms:Encrypt`.
+    pub action: &'static str,
+    /// What decides whether whoever asks may use a key.
+    pub rights: Rights,
+}
+
+/// What exactly a permit is asked for; goes into the audit trail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// What the key is used for.
+    pub key_use: KeyUse,
+    /// The material that the key above the data is wrapped under, where it is known.
+    pub material: Option<u32>,
+    /// The bucket's id, where there is one.
+    pub bucket: Option<[u8; 16]>,
+    /// The object version's id, or the upload's, where there is one.
+    pub version: Option<[u8; 16]>,
+}
+
+impl Access {
+    /// Of a key, without a bucket.
+    pub const fn direct(key_use: KeyUse) -> Self {
+        Self { key_use, material: None, bucket: None, version: None }
+    }
+
+    /// Of something in a bucket.
+    pub const fn in_bucket(key_use: KeyUse, bucket: [u8; 16]) -> Self {
+        Self { key_use, material: None, bucket: Some(bucket), version: None }
+    }
+
+    /// Of this version.
+    #[must_use]
+    pub const fn of_version(mut self, version: [u8; 16]) -> Self {
+        self.version = Some(version);
+        self
+    }
 }
 
 /// Why a gate is closed.
@@ -145,24 +237,27 @@ pub struct Purpose {
 pub enum GateClosed {
     /// The material is gone.
     Destroyed,
-    /// Switched off, or waiting for its deletion.
+    /// Switched off.
     Disabled,
-    /// The material is not here at present: it waits for an import or for its key store.
+    /// Its key store does not answer.
     Unavailable,
+    /// Waiting for its deletion, or for its material to be imported.
+    Unusable,
 }
 
 // The gate is one 64-bit word, so that state and guard count change together:
-// bits 0..32 guards in flight, 32..34 state, 34..64 generation.
+// bits 0..32 guards in flight, 32..35 state, 35..64 generation.
 const COUNT_MASK: u64 = 0xffff_ffff;
 const STATE_SHIFT: u32 = 32;
-const STATE_MASK: u64 = 0b11;
+const STATE_MASK: u64 = 0b111;
 const STATE_OPEN: u64 = 0;
 const STATE_DISABLED: u64 = 1;
 const STATE_DESTROYED: u64 = 2;
 const STATE_UNAVAILABLE: u64 = 3;
-const GENERATION_SHIFT: u32 = 34;
-/// 2^30: a gate moved once a second lasts 34 years of uptime. Past it the gate stays shut.
-const GENERATION_MAX: u64 = (1 << 30) - 1;
+const STATE_UNUSABLE: u64 = 4;
+const GENERATION_SHIFT: u32 = 35;
+/// 2^29: a gate moved once a second lasts 17 years of uptime. Past it the gate stays shut.
+const GENERATION_MAX: u64 = (1 << 29) - 1;
 
 const fn word_state(word: u64) -> u64 {
     (word >> STATE_SHIFT) & STATE_MASK
@@ -254,19 +349,28 @@ impl KeyGate {
                 Err(Error::new(ErrorKind::KeyDestroyed, "open a key's gate"))
             }
             Err(_) => Err(Error::new(ErrorKind::Full, "open a key's gate")
-                .with_advice("restart the node: the gate moved 2^30 times")),
+                .with_advice("restart the node: the gate moved 2^29 times")),
         }
     }
 
     fn enter(&self, generation: u64) -> Result<InFlight<'_>> {
-        // The load keeps late-comers from touching the count of a closed gate, so that a closer
-        // waits only for guards from before. The add then decides: it reads the state and counts
-        // in one step, and a closer's step comes either before it or after it.
-        check_word(self.word.load(Ordering::Acquire), generation)?;
-        let word = self.word.fetch_add(1, Ordering::SeqCst);
-        let guard = InFlight { gate: self };
+        self.look(generation)?;
+        let (guard, word) = self.count();
         check_word(word, generation)?;
         Ok(guard)
+    }
+
+    /// Keeps late-comers from touching the count of a closed gate, so that a closer waits only for
+    /// guards from before.
+    fn look(&self, generation: u64) -> Result<()> {
+        check_word(self.word.load(Ordering::Acquire), generation)
+    }
+
+    /// Counts a guard and reads the state in one step, so that a closer's step comes either before
+    /// it or after it. The guard is good for work only if the word that it met is.
+    fn count(&self) -> (InFlight<'_>, u64) {
+        let word = self.word.fetch_add(1, Ordering::SeqCst);
+        (InFlight { gate: self }, word)
     }
 
     fn leave(&self) {
@@ -296,6 +400,7 @@ const fn state_code(why: GateClosed) -> u64 {
         GateClosed::Destroyed => STATE_DESTROYED,
         GateClosed::Disabled => STATE_DISABLED,
         GateClosed::Unavailable => STATE_UNAVAILABLE,
+        GateClosed::Unusable => STATE_UNUSABLE,
     }
 }
 
@@ -307,6 +412,7 @@ fn check_word(word: u64, generation: u64) -> Result<()> {
     let kind = match state {
         STATE_DESTROYED => ErrorKind::KeyDestroyed,
         STATE_UNAVAILABLE => ErrorKind::Unavailable,
+        STATE_UNUSABLE => ErrorKind::KeyUnusable,
         _ => ErrorKind::KeyDisabled,
     };
     Err(Error::new(kind, "pass the key's gate"))
@@ -363,10 +469,15 @@ impl UnwrapPermit {
         purpose: &Purpose,
         tenant_key: TenantKeyId,
         gate: Arc<KeyGate>,
+        key_use: KeyUse,
     ) -> Result<Self> {
         if !purpose.reason.is_issued() {
             let during = format!("issue a permit for reason {}", purpose.reason);
             return Err(Error::new(ErrorKind::Refused, during));
+        }
+        if key_use != KeyUse::Attributes && !purpose.rights.0.may_use(tenant_key, key_use) {
+            let during = format!("use tenant key {tenant_key} for {}", purpose.action);
+            return Err(Error::new(ErrorKind::AccessDenied, during));
         }
         let word = gate.word.load(Ordering::Acquire);
         let generation = word_generation(word);

@@ -1,11 +1,11 @@
-//! The keyring: the sealed root key, and the journal of tenant key records.
+//! The keyring: the sealed root key, and the journal of tenant keys and of their directory.
 //!
 //! ```text
 //! keys/root.sealed   8  magic "KLUISRT1"   4  epoch   16  keyring id   4  length   sealed root key
-//!                   32  SHA-256 of all before
-//! keys/keyring       8  magic "KLUISKR1"  16  keyring id   4  epoch   4  generation   32  MAC
+//!                  136  node secret, wrap kind 7   32  SHA-256 of all before
+//! keys/keyring.E     8  magic "KLUISKR1"  16  keyring id   4  epoch   4  generation   32  MAC
 //!         then each: 4  body length   4  its complement   8  sequence number   body   32  MAC
-//!              body: each record as  4  length   record
+//!              body: each record as  1  type (1 tenant key, 2 directory)   4  length   record
 //! ```
 //! A change appends one journal entry and flushes it; an entry is all or nothing. The last record
 //! of a key counts. [`Keyring::compact`] writes the living records to a new file of the next
@@ -20,6 +20,7 @@
 //! - After a failed write or flush nothing more is written; a restart reads what is really there.
 //!   Not detected: an older copy of the whole file (docs/KEYS.md, "What an operator can do").
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -28,12 +29,15 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::derive::mac;
+use crate::directory::{DIRECTORY_RECORD_BYTES_MAX, DirectoryRecord};
 use crate::error::{Error, ErrorKind, Result};
 use crate::private_file::{self, io_error};
 use crate::record::{KeyRecord, RECORD_BYTES_MAX};
 use crate::secret::MacSecret;
+use crate::types::TenantId;
+use crate::wrap::{WRAPPED_KEY_COMMITTED_BYTES, WrappedKey};
 
-/// Longest body of one entry: 67,000 new tenant keys in one flush.
+/// Longest body of one entry: 59,000 new tenant keys in one flush.
 pub(crate) const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest journal that is read: a million tenant keys, with room for their history.
 const JOURNAL_BYTES_MAX: u64 = 1 << 30;
@@ -50,12 +54,71 @@ const MAC_BYTES: usize = 32;
 /// Longest sealed root key: room for key stores whose answers are not of our making.
 const SEALED_BYTES_MAX: usize = 64 * 1024;
 
+const TYPE_KEY: u8 = 1;
+const TYPE_DIRECTORY: u8 = 2;
+
+/// What an entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JournalRecord {
+    Directory(DirectoryRecord),
+    Key(KeyRecord),
+}
+
+impl JournalRecord {
+    const fn version(&self) -> u64 {
+        match self {
+            Self::Directory(record) => record.version,
+            Self::Key(record) => record.version,
+        }
+    }
+
+    fn encode_to(&self, body: &mut Vec<u8>) {
+        let mut encoded = Vec::new();
+        let code = match self {
+            Self::Directory(record) => {
+                record.encode_to(&mut encoded);
+                TYPE_DIRECTORY
+            }
+            Self::Key(record) => {
+                record.encode_to(&mut encoded);
+                TYPE_KEY
+            }
+        };
+        let length = u32::try_from(encoded.len()).expect("a record is at most 160 KiB");
+        body.push(code);
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(&encoded);
+    }
+
+    /// Bytes in an entry's body.
+    pub(crate) fn encoded_bytes(&self) -> u64 {
+        let mut body = Vec::new();
+        self.encode_to(&mut body);
+        body.len() as u64
+    }
+}
+
+impl From<KeyRecord> for JournalRecord {
+    fn from(record: KeyRecord) -> Self {
+        Self::Key(record)
+    }
+}
+
+/// The last record of every key and of every name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Living {
+    /// In the order of creation.
+    pub(crate) keys: Vec<KeyRecord>,
+    pub(crate) directory: Vec<DirectoryRecord>,
+}
+
 /// The contents of `root.sealed`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RootFile {
     pub(crate) epoch: u32,
     pub(crate) keyring_id: [u8; 16],
     pub(crate) sealed: Vec<u8>,
+    pub(crate) node_secret: WrappedKey,
 }
 
 impl RootFile {
@@ -66,6 +129,7 @@ impl RootFile {
         bytes.extend_from_slice(&self.keyring_id);
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&self.sealed);
+        bytes.extend_from_slice(self.node_secret.as_bytes());
         let checksum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&checksum);
         private_file::replace(path, &bytes).map(drop)
@@ -87,10 +151,12 @@ impl RootFile {
         let (magic, rest) = body.split_first_chunk()?;
         let (epoch, rest) = rest.split_first_chunk()?;
         let (keyring_id, rest) = rest.split_first_chunk()?;
-        let (length, sealed) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (sealed, node_secret) = rest.split_last_chunk::<WRAPPED_KEY_COMMITTED_BYTES>()?;
         let is_whole = u32::from_be_bytes(*length) as usize == sealed.len();
+        let node_secret = WrappedKey::parse(node_secret).ok()?;
         let epoch = u32::from_be_bytes(*epoch);
-        let file = Self { epoch, keyring_id: *keyring_id, sealed: sealed.to_vec() };
+        let file = Self { epoch, keyring_id: *keyring_id, sealed: sealed.to_vec(), node_secret };
         (magic == ROOT_MAGIC && is_whole).then_some(file)
     }
 }
@@ -167,12 +233,12 @@ impl Keyring {
         Ok(Self::at(file, path, place))
     }
 
-    /// Opens the journal and returns the last record of every key, in the order of creation.
+    /// Opens the journal and returns what counts of it.
     pub(crate) fn open(
         path: &Path,
         (keyring_id, epoch): ([u8; 16], u32),
         mac_key: &MacSecret,
-    ) -> Result<(Self, Vec<KeyRecord>)> {
+    ) -> Result<(Self, Living)> {
         let bytes = private_file::read(path, JOURNAL_BYTES_MAX)?;
         let place = read_header(&bytes, (keyring_id, epoch), mac_key).ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, format!("read the header of {}", path.display()))
@@ -187,9 +253,9 @@ impl Keyring {
             tracing::warn!(dropped_bytes, "dropped a keyring entry that a crash cut short");
             keyring.truncate()?;
         }
-        let (records, dead_bytes) = latest_records(scan.records)?;
+        let (living, dead_bytes) = latest_records(scan.records)?;
         keyring.dead_bytes = dead_bytes;
-        Ok((keyring, records))
+        Ok((keyring, living))
     }
 
     fn at(file: File, path: &Path, place: Place) -> Self {
@@ -213,11 +279,16 @@ impl Keyring {
         Ok(())
     }
 
+    /// Takes no writes until a restart.
+    pub(crate) const fn fence(&mut self) {
+        self.is_fenced = true;
+    }
+
     /// Appends records as one entry and makes it durable. All of them or none.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`]: the write or the flush failed, now or earlier.
-    pub(crate) fn append(&mut self, records: &[KeyRecord], mac_key: &MacSecret) -> Result<()> {
+    pub(crate) fn append(&mut self, records: &[JournalRecord], mac_key: &MacSecret) -> Result<()> {
         if self.is_fenced {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -236,8 +307,8 @@ impl Keyring {
         self.is_fenced = false;
         self.end += entry.len() as u64;
         self.next_sequence += 1;
-        let replaced = records.iter().filter(|record| record.version > 1);
-        self.dead_bytes += replaced.map(encoded_bytes).sum::<u64>();
+        let replaced = records.iter().filter(|record| record.version() > 1);
+        self.dead_bytes += replaced.map(JournalRecord::encoded_bytes).sum::<u64>();
         Ok(())
     }
 
@@ -247,35 +318,52 @@ impl Keyring {
     }
 
     /// Writes the living records to a new file and puts it in the journal's place.
-    pub(crate) fn compact(&mut self, records: &[KeyRecord], mac_key: &MacSecret) -> Result<()> {
+    pub(crate) fn compact(&mut self, records: &[JournalRecord], mac_key: &MacSecret) -> Result<()> {
         self.is_fenced = true;
         let generation = self.place.generation.checked_add(1).ok_or_else(|| {
             Error::new(ErrorKind::Full, "compact the keyring for the 2^32nd time")
         })?;
         let place = Place { generation, ..self.place };
+        *self = Self::write(&self.path, place, records, mac_key)?;
+        Ok(())
+    }
+
+    /// Writes a whole journal of another epoch, beside the one in use.
+    pub(crate) fn write_epoch(
+        path: &Path,
+        (keyring_id, epoch): ([u8; 16], u32),
+        records: &[JournalRecord],
+        mac_key: &MacSecret,
+    ) -> Result<Self> {
+        Self::write(path, Place { keyring_id, epoch, generation: 1 }, records, mac_key)
+    }
+
+    fn write(
+        path: &Path,
+        place: Place,
+        records: &[JournalRecord],
+        mac_key: &MacSecret,
+    ) -> Result<Self> {
         let mut bytes = place.header(mac_key).to_vec();
         let mut sequence = 0;
         for batch in batches(records) {
             bytes.extend(place.encode_entry(mac_key, sequence, &encode_body(batch)));
             sequence += 1;
         }
-        self.file = private_file::replace(&self.path, &bytes)?;
-        self.place = place;
-        self.end = bytes.len() as u64;
-        self.next_sequence = sequence;
-        self.dead_bytes = 0;
-        self.is_fenced = false;
-        Ok(())
+        let mut keyring = Self::at(private_file::replace(path, &bytes)?, path, place);
+        keyring.end = bytes.len() as u64;
+        keyring.next_sequence = sequence;
+        Ok(keyring)
     }
 }
 
 /// Cuts records into groups that fit one entry each.
-pub(crate) fn batches(records: &[KeyRecord]) -> impl Iterator<Item = &[KeyRecord]> {
+pub(crate) fn batches(records: &[JournalRecord]) -> impl Iterator<Item = &[JournalRecord]> {
     let mut rest = records;
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fitting = rest.iter().take_while(|record| {
-            bytes += encoded_bytes(record);
+            bytes += record.encoded_bytes();
             bytes <= ENTRY_BYTES_MAX as u64
         });
         let (batch, tail) = rest.split_at(fitting.count());
@@ -284,33 +372,30 @@ pub(crate) fn batches(records: &[KeyRecord]) -> impl Iterator<Item = &[KeyRecord
     })
 }
 
-fn encoded_bytes(record: &KeyRecord) -> u64 {
-    encode_body(std::slice::from_ref(record)).len() as u64
-}
-
-fn encode_body(records: &[KeyRecord]) -> Vec<u8> {
+fn encode_body(records: &[JournalRecord]) -> Vec<u8> {
     let mut body = Vec::new();
-    let mut encoded = Vec::new();
     for record in records {
-        encoded.clear();
-        record.encode_to(&mut encoded);
-        let length = u32::try_from(encoded.len()).expect("a record is at most 48 KiB");
-        body.extend_from_slice(&length.to_be_bytes());
-        body.extend_from_slice(&encoded);
+        record.encode_to(&mut body);
     }
     body
 }
 
-fn decode_body(body: &[u8]) -> Result<Vec<KeyRecord>> {
+fn decode_body(body: &[u8]) -> Result<Vec<JournalRecord>> {
     let corrupt = || Error::new(ErrorKind::Corrupt, "read the records of a keyring entry");
     let mut records = Vec::new();
     let mut rest = body;
     while !rest.is_empty() {
-        let (length, tail) = rest.split_first_chunk().ok_or_else(corrupt)?;
+        let (&[code], tail) = rest.split_first_chunk().ok_or_else(corrupt)?;
+        let (length, tail) = tail.split_first_chunk().ok_or_else(corrupt)?;
         let length = u32::from_be_bytes(*length) as usize;
-        let split = tail.split_at_checked(length).filter(|_| length <= RECORD_BYTES_MAX);
+        let bytes_max = RECORD_BYTES_MAX.max(DIRECTORY_RECORD_BYTES_MAX);
+        let split = tail.split_at_checked(length).filter(|_| length <= bytes_max);
         let (encoded, tail) = split.ok_or_else(corrupt)?;
-        records.push(KeyRecord::decode(encoded)?);
+        records.push(match code {
+            TYPE_DIRECTORY => JournalRecord::Directory(DirectoryRecord::decode(encoded)?),
+            TYPE_KEY => JournalRecord::Key(KeyRecord::decode(encoded)?),
+            _ => return Err(corrupt()),
+        });
         rest = tail;
     }
     Ok(records)
@@ -330,7 +415,7 @@ fn read_header(
 
 /// The entries of a journal, up to its sound end.
 struct Scan {
-    records: Vec<KeyRecord>,
+    records: Vec<JournalRecord>,
     next_sequence: u64,
     end: usize,
 }
@@ -409,26 +494,48 @@ fn is_torn(rest: &[u8], offset: usize) -> bool {
     ends_early || is_zero(first) || sectors.chunks(SECTOR_BYTES).any(is_zero)
 }
 
-/// Keeps the last record of every key, checks the chain of versions, and counts dead bytes.
-fn latest_records(records: Vec<KeyRecord>) -> Result<(Vec<KeyRecord>, u64)> {
-    let mut places = std::collections::HashMap::new();
-    let mut latest: Vec<KeyRecord> = Vec::new();
+/// Keeps the last record of every key and name, checks the chains of versions, and counts dead
+/// bytes.
+fn latest_records(records: Vec<JournalRecord>) -> Result<(Living, u64)> {
+    let mut key_places = HashMap::new();
+    let mut name_places: HashMap<(TenantId, Vec<u8>), usize> = HashMap::new();
+    let mut living = Living::default();
     let mut dead_bytes = 0;
     for record in records {
-        let Some(held) = places.get(&record.id).and_then(|place: &usize| latest.get_mut(*place))
-        else {
-            places.insert(record.id, latest.len());
-            latest.push(record);
-            continue;
-        };
-        if record.version != held.version + 1 || record.tenant != held.tenant {
-            let during = format!("read the history of tenant key {}", record.id);
-            return Err(Error::new(ErrorKind::Corrupt, during));
+        match record {
+            JournalRecord::Directory(record) => {
+                let next = living.directory.len();
+                let place =
+                    *name_places.entry((record.tenant, record.name.clone())).or_insert(next);
+                let Some(held) = living.directory.get_mut(place) else {
+                    living.directory.push(record);
+                    continue;
+                };
+                if record.version != held.version + 1 {
+                    return Err(Error::new(
+                        ErrorKind::Corrupt,
+                        "read the history of a name in the key directory",
+                    ));
+                }
+                let old = std::mem::replace(held, record);
+                dead_bytes += JournalRecord::Directory(old).encoded_bytes();
+            }
+            JournalRecord::Key(record) => {
+                let place = *key_places.entry(record.id).or_insert(living.keys.len());
+                let Some(held) = living.keys.get_mut(place) else {
+                    living.keys.push(record);
+                    continue;
+                };
+                if record.version != held.version + 1 || record.tenant != held.tenant {
+                    let during = format!("read the history of tenant key {}", record.id);
+                    return Err(Error::new(ErrorKind::Corrupt, during));
+                }
+                let old = std::mem::replace(held, record);
+                dead_bytes += JournalRecord::Key(old).encoded_bytes();
+            }
         }
-        dead_bytes += encoded_bytes(held);
-        *held = record;
     }
-    Ok((latest, dead_bytes))
+    Ok((living, dead_bytes))
 }
 
 #[cfg(test)]

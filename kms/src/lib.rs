@@ -15,13 +15,17 @@
 pub mod env;
 
 mod aead;
+mod api_ciphertext;
+mod audit;
 mod bucket_key;
 mod derive;
+mod directory;
 mod error;
 mod field;
 #[cfg(test)]
 mod fixtures;
 mod gate;
+mod import;
 mod keyring;
 mod lifecycle;
 mod manager;
@@ -36,24 +40,41 @@ mod types;
 mod wrap;
 
 pub use aead::TAG_BYTES;
+pub use api_ciphertext::{API_OVERHEAD_BYTES, API_PLAINTEXT_BYTES_MAX, ApiCiphertext};
+pub use audit::{
+    AuditDamage, AuditEvent, AuditHeader, AuditLog, AuditOperation, AuditOutcome, AuditRecord,
+    AuditSink, AuditVerdict, DiscardAudit,
+};
 pub use bucket_key::{BucketKey, BucketKeyPurpose, BucketKeyScope};
 pub use derive::{CHUNK_SHIFT, CHUNK_SHIFTS, ContentScope, MANIFEST_BYTES_MAX, SUITE};
-pub use env::{Clock, Env, ManualClock, OsRng, Rng, SeededRng, SystemClock, random_array};
+pub use directory::{ENTRIES_MAX, ENTRY_NAME_BYTES_MAX, ENTRY_VALUE_BYTES_MAX};
+pub use env::{
+    Clock, Env, ManualClock, OsRng, Rng, SeededRng, ShiftedClock, SystemClock, random_array,
+};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use field::{FIELD_BYTES_MAX, FIELD_OVERHEAD_BYTES, FieldCipher, FieldName};
 pub use gate::{
-    GateClosed, InFlight, JobId, KeyGate, Principal, Purpose, Reason, RequestId, UnwrapPermit,
+    Access, GateClosed, InFlight, JobId, KeyGate, KeyRights, KeyUse, Principal, Purpose, Reason,
+    RequestId, Rights, UnwrapPermit,
 };
-pub use lifecycle::{KeyEvent, KeyState};
-pub use manager::{CREDENTIAL_BYTES_MAX, CloseListener, Kms, MaterialInfo, TenantKeyInfo};
+pub use import::{IMPORT_VALIDITY_MS, ImportAlgorithm, ImportParameters};
+pub use lifecycle::{DELETION_DAYS, KeyEvent, KeyState, ROTATION_DAYS};
+pub use manager::{
+    API_DATA_KEY_BYTES_MAX, CREDENTIAL_BYTES_MAX, CloseListener, ErasureEvidence, ImportRequest,
+    Kms, MaterialInfo, MaterialState, TenantKeyInfo, WrapGuard,
+};
 pub use mem::{
     ARENA_BLOCK_BYTES, ARENA_SLOTS_MAX, ArenaUsage, KeyRef, MemoryKind, SECRET_BYTES, arena_usage,
 };
-pub use secret::{DataKey, RootKey};
+pub use record::{DESCRIPTION_BYTES_MAX, KeyOrigin, STORE_NAME_BYTES_MAX};
+pub use secret::{CustomerKey, DataKey, RootKey, StoreSecret};
 pub use store::{
     ARGON2_LANES, ARGON2_LANES_MAX, ARGON2_MEMORY_KIB, ARGON2_MEMORY_KIB_MAX, ARGON2_PASSES,
-    ARGON2_PASSES_MAX, Capabilities, ErasureAssurance, KeyStore, MemoryStore, PASSPHRASE_BYTES_MAX,
-    PASSPHRASE_BYTES_MIN, PassphraseStore, SEALED_ROOT_BYTES,
+    ARGON2_PASSES_MAX, CACHE_TTL_DEFAULT, CACHE_TTL_MAX, Capabilities, ErasureAssurance,
+    GuardLimits, Guarded, KeyStore, MemoryKeys, MemoryStore, Mood, PASSPHRASE_BYTES_MAX,
+    PASSPHRASE_BYTES_MIN, PassphraseStore, Pkcs11Settings, Pkcs11Store, RemoteKeyStore,
+    RemoteStores, RootInStore, SEALED_ROOT_BYTES, STORE_BLOB_BYTES_MAX, STORE_KEY_BYTES_MAX,
+    StoreBlob, StoreTenants, TransitSettings, TransitStore, XksSettings, XksStore,
 };
 pub use stream::{ChunkPosition, STREAM_CHUNKS_MAX, StreamKey};
 pub use types::{

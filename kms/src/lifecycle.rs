@@ -8,9 +8,15 @@
 //!   See docs/KEYS.md, "States".
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::GateClosed;
+
+/// The days between automatic rotations: AWS KMS's own limits.
+pub const ROTATION_DAYS: RangeInclusive<u16> = 90..=2560;
+/// The days that a deletion waits: AWS KMS's own limits.
+pub const DELETION_DAYS: RangeInclusive<u16> = 7..=30;
 
 /// The state of a tenant key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,8 +95,9 @@ impl KeyState {
         match self {
             Self::Enabled => None,
             Self::Destroyed => Some(GateClosed::Destroyed),
-            Self::Disabled | Self::PendingDeletion => Some(GateClosed::Disabled),
-            Self::PendingImport | Self::Unavailable => Some(GateClosed::Unavailable),
+            Self::Disabled => Some(GateClosed::Disabled),
+            Self::PendingDeletion | Self::PendingImport => Some(GateClosed::Unusable),
+            Self::Unavailable => Some(GateClosed::Unavailable),
         }
     }
 

@@ -8,37 +8,61 @@
 //! - [`Kms::disable`] returns after the gate drained and every unwrapped material is wiped.
 //! - Another tenant's key answers as if it did not exist.
 //! - A material is unwrapped on first use, inside a permit's guard, and never written anywhere.
+//! - Locks are taken in this order: a key's `transition`, its `api_counts`, `writer`, `vault`,
+//!   `index`, a key's `record`, its `materials`. `directory` is taken alone, or under `writer`.
 //!   See docs/KEYS.md.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::bucket_key::{BucketKey, BucketKeyScope, KeyOwner};
-use crate::derive::{extract, kdf};
+use crate::audit::{AuditEvent, AuditLog, AuditOutcome, AuditSink};
+use crate::derive::kdf;
+use crate::directory::Directory;
 use crate::env::{Env, random_array};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::{KeyGate, Purpose, UnwrapPermit};
+use crate::gate::{Access, KeyGate, KeyUse, Purpose, UnwrapPermit};
 use crate::keyring::{Keyring, RootFile};
 use crate::private_file;
-use crate::record::{KeyRecord, ORIGIN_LOCAL};
-use crate::secret::{BucketSecret, MacSecret, RootKey, TenantKey, random};
-use crate::slots::{SlotFile, SlotName};
-use crate::store::{Capabilities, KeyStore};
-use crate::types::{BucketKeyId, EncryptionContext, TenantId, TenantKeyId, context_digest};
-use crate::wrap::{WrapHeader, WrapKind, WrappedKey, unwrap_into, wrap};
+use crate::record::{KeyOrigin, KeyRecord, MaterialRecord};
+use crate::secret::{MacSecret, NodeSecret, RootKey, TenantKey, random};
+use crate::slots::SlotFile;
+use crate::store::{CACHE_TTL_DEFAULT, Capabilities, KeyStore, OuterSecret, RemoteStores};
+use crate::types::{TenantId, TenantKeyId};
 
+mod api_crypto;
+mod audited;
+mod bucket_keys;
+mod deletion;
+mod destruction;
+mod entries;
+mod fence;
+mod imports;
+mod info;
 mod node;
+mod remote_keys;
+mod reseal;
+mod schedule;
 mod tenant_keys;
+mod vault;
 
+pub use api_crypto::API_DATA_KEY_BYTES_MAX;
+pub use destruction::ErasureEvidence;
+pub use fence::WrapGuard;
+pub use imports::ImportRequest;
+pub use info::{MaterialInfo, MaterialState, TenantKeyInfo};
 pub use node::CREDENTIAL_BYTES_MAX;
-pub use tenant_keys::{MaterialInfo, TenantKeyInfo};
+
+use api_crypto::ApiCount;
+use fence::WrapFence;
+use vault::{Vault, root_context, unwrap_node_secret, wrap_node_secret};
 
 /// The directory under the node's data directory that holds everything of this package.
 const KEYS_DIR: &str = "keys";
 const ROOT_FILE: &str = "root.sealed";
+/// These two are followed by a dot and the epoch.
 const KEYRING_FILE: &str = "keyring";
 const SLOTS_FILE: &str = "slots";
 /// The epoch of a root key that was never replaced.
@@ -57,6 +81,12 @@ struct KeyEntry {
     /// material once a rotation returned.
     record: RwLock<Arc<KeyRecord>>,
     materials: Mutex<HashMap<u32, Arc<TenantKey>>>,
+    /// Bucket keys that were wrapped and are not on the disk yet.
+    fence: Arc<WrapFence>,
+    /// When a permit was issued last, and for which call.
+    last_used: Mutex<Option<(u64, &'static str)>>,
+    /// Taken before `writer`.
+    api_counts: Mutex<HashMap<u32, ApiCount>>,
 }
 
 impl KeyEntry {
@@ -66,6 +96,9 @@ impl KeyEntry {
             transition: Mutex::new(()),
             record: RwLock::new(Arc::new(record)),
             materials: Mutex::new(HashMap::new()),
+            fence: Arc::default(),
+            last_used: Mutex::default(),
+            api_counts: Mutex::default(),
         }
     }
 
@@ -101,20 +134,45 @@ impl Index {
 struct Writer {
     keyring: Keyring,
     next_slot: u32,
+    /// Slots below `next_slot` that no material has.
+    free_slots: Vec<u32>,
+}
+
+impl Writer {
+    fn new(keyring: Keyring, records: &[KeyRecord]) -> Self {
+        let materials = records.iter().flat_map(|record| &record.materials);
+        let used: HashSet<u32> = materials.filter_map(|material| material.slot).collect();
+        let next_slot = used.iter().max().map_or(0, |slot| slot + 1);
+        let free_slots = (0..next_slot).filter(|slot| !used.contains(slot)).collect();
+        Self { keyring, next_slot, free_slots }
+    }
+
+    /// A slot that nothing is in. It is given out once, also if it is not used then.
+    fn take_slot(&mut self) -> u32 {
+        self.free_slots.pop().unwrap_or_else(|| {
+            let slot = self.next_slot;
+            self.next_slot += 1;
+            slot
+        })
+    }
 }
 
 /// The keys of one node.
 pub struct Kms {
     index: RwLock<Index>,
+    directory: RwLock<Directory>,
     writer: Mutex<Writer>,
-    slots: SlotFile,
-    root_key: RootKey,
+    vault: RwLock<Vault>,
+    node_secret: NodeSecret,
     mac_key: MacSecret,
-    keyring_id: [u8; 16],
-    epoch: u32,
+    /// Seals the root key of the next epoch.
+    store: Arc<dyn KeyStore>,
     env: Env,
-    capabilities: Capabilities,
+    remote: Arc<RemoteStores>,
     listeners: RwLock<Vec<CloseListener>>,
+    audit: Arc<dyn AuditSink>,
+    audit_log: Arc<AuditLog>,
+    paths: Paths,
     /// Keeps other processes out.
     _lock: File,
 }
@@ -128,19 +186,54 @@ impl fmt::Debug for Paths {
 struct Paths {
     keys: PathBuf,
     root: PathBuf,
-    keyring: PathBuf,
-    slots: PathBuf,
 }
 
 impl Paths {
     fn under(dir: &Path) -> Self {
         let keys = dir.join(KEYS_DIR);
-        Self {
-            root: keys.join(ROOT_FILE),
-            keyring: keys.join(KEYRING_FILE),
-            slots: keys.join(SLOTS_FILE),
-            keys,
+        Self { root: keys.join(ROOT_FILE), keys }
+    }
+
+    fn keyring(&self, epoch: u32) -> PathBuf {
+        self.keys.join(format!("{KEYRING_FILE}.{epoch}"))
+    }
+
+    fn slots(&self, epoch: u32) -> PathBuf {
+        self.keys.join(format!("{SLOTS_FILE}.{epoch}"))
+    }
+
+    /// Whether a journal of an epoch later than the first is there.
+    fn has_later_epoch(&self) -> bool {
+        let first = self.keyring(FIRST_EPOCH);
+        self.epoch_files().into_iter().any(|path| {
+            let is_journal = path.file_stem().is_some_and(|stem| stem == KEYRING_FILE);
+            is_journal && path != first
+        })
+    }
+
+    /// Journals and slot files, of every epoch.
+    fn epoch_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.keys).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        let is_epoch_file = |path: &PathBuf| {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let epoch = path.extension().and_then(|extension| extension.to_str());
+            stem.is_some_and(|stem| [KEYRING_FILE, SLOTS_FILE].contains(&stem))
+                && epoch.is_some_and(|epoch| epoch.parse::<u32>().is_ok())
+        };
+        paths.filter(is_epoch_file).collect()
+    }
+
+    /// Removes what other epochs left: an unfinished next one, or the last one, superseded.
+    fn remove_other_epochs(&self, epoch: u32) -> Result<()> {
+        let kept = [self.keyring(epoch), self.slots(epoch)];
+        let mut removed = false;
+        for path in self.epoch_files().into_iter().filter(|path| !kept.contains(path)) {
+            std::fs::remove_file(&path)
+                .map_err(|error| private_file::io_error("remove", &path, error))?;
+            removed = true;
         }
+        if removed { private_file::sync_parent(&self.root) } else { Ok(()) }
     }
 }
 
@@ -164,26 +257,36 @@ impl Kms {
             return Err(Error::new(ErrorKind::Conflict, during)
                 .with_advice("there is one already: open it, or choose another directory"));
         }
-        let keyring_id = random_array(&*env.rng);
+        if paths.has_later_epoch() {
+            return Err(Error::new(ErrorKind::Conflict, format!("make a keyring in {paths:?}"))
+                .with_advice("it holds keys: restore root.sealed from its backup instead"));
+        }
+        let identity = (random_array(&*env.rng), FIRST_EPOCH);
+        let (keyring_id, epoch) = identity;
         let root_key = RootKey::generate(&*env.rng)?;
-        let mac_key = root_mac_key(&root_key)?;
-        let identity = (keyring_id, FIRST_EPOCH);
-        let keyring = Keyring::create(&paths.keyring, identity, &mac_key)?;
-        let slots = SlotFile::create(&paths.slots, keyring_id, &mac_key)?;
+        let node_secret = NodeSecret::fill_with(random(&*env.rng))?;
+        let mac_key = mac_key_of(&node_secret)?;
+        let keyring = Keyring::create(&paths.keyring(epoch), identity, &mac_key)?;
+        let slots = SlotFile::create(&paths.slots(epoch), keyring_id, &mac_key)?;
         // The commit point: without root.sealed there is no keyring.
         let sealed = store.seal_root(&root_key, &root_context(identity)?)?;
-        RootFile { epoch: FIRST_EPOCH, keyring_id, sealed }.write(&paths.root)?;
+        let wrapped = wrap_node_secret(&root_key, identity, &node_secret, &*env.rng)?;
+        RootFile { epoch, keyring_id, sealed, node_secret: wrapped }.write(&paths.root)?;
+        let audit_log = Arc::new(AuditLog::open(dir, &mac_key, &env)?);
         Ok(Self {
             index: RwLock::default(),
-            writer: Mutex::new(Writer { keyring, next_slot: 0 }),
-            slots,
-            root_key,
+            directory: RwLock::default(),
+            writer: Mutex::new(Writer::new(keyring, &[])),
+            vault: RwLock::new(Vault { root_key, epoch, keyring_id, slots }),
+            node_secret,
             mac_key,
-            keyring_id,
-            epoch: FIRST_EPOCH,
+            store: store.share()?,
+            remote: Arc::new(RemoteStores::new(CACHE_TTL_DEFAULT, env.clone())),
             env,
-            capabilities: store.capabilities(),
             listeners: RwLock::default(),
+            audit: Arc::clone(&audit_log) as _,
+            audit_log,
+            paths,
             _lock: lock,
         })
     }
@@ -207,34 +310,62 @@ impl Kms {
         let lock = private_file::lock_dir(&paths.keys)?;
         let root_file = RootFile::read(&paths.root)?;
         let identity = (root_file.keyring_id, root_file.epoch);
+        let (keyring_id, epoch) = identity;
         let root_key = store.unseal_root(&root_file.sealed, &root_context(identity)?)?;
-        let mac_key = root_mac_key(&root_key)?;
-        let (keyring, records) = Keyring::open(&paths.keyring, identity, &mac_key)?;
-        let slots = SlotFile::open(&paths.slots, root_file.keyring_id, &mac_key)?;
-        let used_slots = records.iter().flat_map(|record| &record.materials);
-        let next_slot = used_slots.map(|material| material.slot + 1).max().unwrap_or(0);
+        let node_secret = unwrap_node_secret(&root_key, identity, &root_file.node_secret)?;
+        let mac_key = mac_key_of(&node_secret)?;
+        let (keyring, living) = Keyring::open(&paths.keyring(epoch), identity, &mac_key)?;
+        let slots = SlotFile::open(&paths.slots(epoch), keyring_id, &mac_key)?;
+        paths.remove_other_epochs(epoch)?;
+        let writer = Writer::new(keyring, &living.keys);
+        let directory = Directory::load(&living.directory, &node_secret)?;
+        let audit_log = Arc::new(AuditLog::open(dir, &mac_key, &env)?);
         let mut index = Index::default();
-        for record in records {
+        for record in living.keys {
             index.insert(record);
         }
-        Ok(Self {
+        let kms = Self {
             index: RwLock::new(index),
-            writer: Mutex::new(Writer { keyring, next_slot }),
-            slots,
-            root_key,
+            directory: RwLock::new(directory),
+            writer: Mutex::new(writer),
+            vault: RwLock::new(Vault { root_key, epoch, keyring_id, slots }),
+            node_secret,
             mac_key,
-            keyring_id: root_file.keyring_id,
-            epoch: root_file.epoch,
+            store: store.share()?,
+            remote: Arc::new(RemoteStores::new(CACHE_TTL_DEFAULT, env.clone())),
             env,
-            capabilities: store.capabilities(),
             listeners: RwLock::default(),
+            audit: Arc::clone(&audit_log) as _,
+            audit_log,
+            paths,
             _lock: lock,
-        })
+        };
+        kms.finish_erasures()?;
+        Ok(kms)
+    }
+
+    /// With another audit trail.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Arc<dyn AuditSink>) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    /// With key stores of tenants.
+    #[must_use]
+    pub fn with_key_stores(mut self, stores: Arc<RemoteStores>) -> Self {
+        self.remote = stores;
+        self
     }
 
     /// What the key store that sealed the root key can do.
-    pub const fn capabilities(&self) -> Capabilities {
-        self.capabilities
+    pub fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    /// The node's audit log, for reading and checking it.
+    pub const fn audit_log(&self) -> &Arc<AuditLog> {
+        &self.audit_log
     }
 
     /// Asks to be told of every closed gate, after it drained.
@@ -254,78 +385,42 @@ impl Kms {
     /// [`ErrorKind::KeyDestroyed`], [`ErrorKind::KeyDisabled`], [`ErrorKind::Unavailable`]: the
     /// gate is closed. [`ErrorKind::NotFound`]: the purpose's tenant has no such key.
     /// [`ErrorKind::Refused`]: the reason may not be issued.
-    pub fn permit(&self, purpose: &Purpose, id: TenantKeyId) -> Result<UnwrapPermit> {
-        let entry = self.entry(purpose.tenant, id)?;
-        UnwrapPermit::issue(purpose, id, Arc::clone(&entry.gate))
+    /// [`ErrorKind::AccessDenied`]: the purpose's rights do not allow the use.
+    pub fn permit(
+        &self,
+        purpose: &Purpose,
+        id: TenantKeyId,
+        access: Access,
+    ) -> Result<UnwrapPermit> {
+        let issued = self.entry(purpose.tenant, id).and_then(|entry| {
+            let gate = Arc::clone(&entry.gate);
+            let permit = UnwrapPermit::issue(purpose, id, gate, access.key_use)?;
+            self.check_expiry(&entry)?;
+            if access.key_use != KeyUse::Attributes {
+                *lock(&entry.last_used) = Some((self.env.clock.now_ms(), purpose.action));
+            }
+            Ok(permit)
+        });
+        let outcome = AuditOutcome::of(&issued);
+        self.audit.note(AuditEvent::of_permit(purpose, id, access, outcome))?;
+        issued
     }
 
-    /// Makes a bucket key and wraps it under the tenant key's current material.
-    ///
-    /// # Errors
-    /// [`ErrorKind::KeyDestroyed`], [`ErrorKind::KeyDisabled`]: the gate is closed.
-    /// [`ErrorKind::Corrupt`]: the tenant key's slot or record is damaged.
-    /// [`ErrorKind::Full`]: no locked memory is left.
-    pub fn create_bucket_key(
-        &self,
-        permit: &UnwrapPermit,
-        scope: &BucketKeyScope,
-    ) -> Result<(BucketKey, BucketKeyId, WrappedKey)> {
-        let entry = self.permitted_entry(permit)?;
-        let _in_flight = permit.enter()?;
+    /// When the key was used last, in Unix milliseconds, and by which call; since the node started.
+    pub fn last_usage(&self, tenant: TenantId, id: TenantKeyId) -> Option<(u64, &'static str)> {
+        let entry = self.entry(tenant, id).ok()?;
+        *lock(&entry.last_used)
+    }
+
+    /// Material that is past its time is not used, also before [`Self::run_due`] has erased it.
+    fn check_expiry(&self, entry: &KeyEntry) -> Result<()> {
         let record = read(&entry.record);
-        let current = record.materials.last().expect("a record has at least one material");
-        let tenant_key = self.material(&entry, &record, current.number)?;
-        let rng = &*self.env.rng;
-        let secret = BucketSecret::fill_with(random(rng))?;
-        let header = WrapHeader {
-            kind: WrapKind::BucketKey,
-            wrapping_key_id: *record.id.as_bytes(),
-            wrapping_version: current.number,
-        };
-        let digest = scope.context_digest(permit.tenant());
-        let wrapped = wrap(&tenant_key.borrow(), header, &digest, (&secret.borrow(), rng));
-        let bucket_key = self.bucket_key(permit, secret, *scope);
-        let id = bucket_key.id();
-        Ok((bucket_key, id, wrapped))
-    }
-
-    /// Unwraps a bucket key.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`]: not wrapped for this tenant key and scope, or damaged.
-    /// And as [`Self::create_bucket_key`].
-    pub fn unwrap_bucket_key(
-        &self,
-        permit: &UnwrapPermit,
-        wrapped: &WrappedKey,
-        scope: &BucketKeyScope,
-    ) -> Result<BucketKey> {
-        let entry = self.permitted_entry(permit)?;
-        let is_ours = wrapped.kind() == WrapKind::BucketKey
-            && wrapped.wrapping_key_id() == permit.tenant_key().as_bytes();
-        if !is_ours {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "unwrap a bucket key of another tenant key",
-            ));
+        let expires_ms = record.first_expiry_ms().unwrap_or(u64::MAX);
+        if expires_ms <= self.env.clock.now_ms() {
+            let during = format!("use tenant key {}, whose material has expired", record.id);
+            return Err(Error::new(ErrorKind::KeyUnusable, during));
         }
-        let _in_flight = permit.enter()?;
-        let record = read(&entry.record);
-        let tenant_key = self.material(&entry, &record, wrapped.wrapping_version())?;
-        let digest = scope.context_digest(permit.tenant());
-        let secret = BucketSecret::fill_with(|slot| {
-            unwrap_into(&tenant_key.borrow(), wrapped, &digest, slot)
-        })?;
-        Ok(self.bucket_key(permit, secret, *scope))
-    }
-
-    fn bucket_key(
-        &self,
-        permit: &UnwrapPermit,
-        secret: BucketSecret,
-        scope: BucketKeyScope,
-    ) -> BucketKey {
-        BucketKey::new(secret, KeyOwner::of(permit), scope, Arc::clone(&self.env.rng))
+        Ok(())
     }
 
     fn permitted_entry(&self, permit: &UnwrapPermit) -> Result<Arc<KeyEntry>> {
@@ -336,55 +431,56 @@ impl Kms {
         Err(Error::new(ErrorKind::Misuse, "use a permit of another key manager"))
     }
 
-    /// An unwrapped material. The caller is inside a permit's guard, so that what is cached here
-    /// is cleared by the disable that waits for it.
-    fn material(
+    /// Works with a material of a key, the current one or the one of a number. The caller is
+    /// inside a permit's guard, so that what is cached here is cleared by the disable that waits
+    /// for it. `outer` comes from [`Kms::outer_secret`]. `work` must not ask for another
+    /// material: the locks held are not reentrant.
+    fn with_material<T>(
         &self,
         entry: &KeyEntry,
-        record: &KeyRecord,
-        number: u32,
-    ) -> Result<Arc<TenantKey>> {
-        let mut materials = lock(&entry.materials);
-        if let Some(material) = materials.get(&number) {
-            return Ok(Arc::clone(material));
-        }
-        let held = record.materials.iter().find(|material| material.number == number);
+        (number, outer): (Option<u32>, Option<&OuterSecret>),
+        work: impl FnOnce(&MaterialRecord, &TenantKey) -> Result<T>,
+    ) -> Result<T> {
+        let vault = read(&self.vault);
+        let record = read(&entry.record);
+        let held = match number {
+            Some(number) => record.materials.iter().find(|material| material.number == number),
+            None => record.current(),
+        };
         let held = held.ok_or_else(|| {
-            let during = format!("find material {number} of tenant key {}", record.id);
+            let during = format!("find material {number:?} of tenant key {}", record.id);
             Error::new(ErrorKind::Corrupt, during)
         })?;
-        let slot = SlotName { index: held.slot, tenant_key: record.id, material: number };
-        let slot_secret = self.slots.read(&slot, &self.mac_key)?;
-        let kek = extract(slot_secret.borrow().as_slice(), self.root_key.borrow().as_slice());
-        let digest = material_context(record.tenant, record.id);
-        let material =
-            TenantKey::fill_with(|bytes| unwrap_into(&kek, &held.wrapped, &digest, bytes))?;
-        let material = Arc::new(material);
-        materials.insert(number, Arc::clone(&material));
+        let material = self.material(&vault, entry, (&record, held))?;
+        match &record.origin {
+            KeyOrigin::Local | KeyOrigin::Imported => work(held, &material),
+            KeyOrigin::Store { .. } => work(held, &remote_keys::whole(held, &material, outer)?),
+        }
+    }
+
+    /// A material, from the cache or unwrapped; of a key in a remote store, its inner half.
+    fn material(
+        &self,
+        vault: &Vault,
+        entry: &KeyEntry,
+        (record, held): (&KeyRecord, &MaterialRecord),
+    ) -> Result<Arc<TenantKey>> {
+        let mut materials = lock(&entry.materials);
+        if let Some(material) = materials.get(&held.number) {
+            return Ok(Arc::clone(material));
+        }
+        let material = Arc::new(vault.open(record, held, &self.mac_key)?);
+        materials.insert(held.number, Arc::clone(&material));
         Ok(material)
     }
 }
 
-/// `KDF(root, "root-mac", "", 32)`: what authenticates the node's own records.
-fn root_mac_key(root_key: &RootKey) -> Result<MacSecret> {
+/// `KDF(node secret, "root-mac", "", 32)`: what authenticates the node's own records.
+fn mac_key_of(node_secret: &NodeSecret) -> Result<MacSecret> {
     MacSecret::fill_with(|slot| {
-        kdf(&root_key.borrow(), b"root-mac", [], slot);
+        kdf(&node_secret.borrow(), b"root-mac", [], slot);
         Ok(())
     })
-}
-
-/// What a sealed root key is bound to.
-fn root_context((keyring_id, epoch): ([u8; 16], u32)) -> Result<EncryptionContext> {
-    EncryptionContext::new().with(b"e", &epoch.to_be_bytes())?.with(b"r", &keyring_id)
-}
-
-/// The context of wrap kind 1: `{k: tenant key, o: origin, t: tenant}`.
-fn material_context(tenant: TenantId, tenant_key: TenantKeyId) -> [u8; 32] {
-    context_digest(&[
-        (b"k", tenant_key.as_bytes()),
-        (b"o", &[ORIGIN_LOCAL]),
-        (b"t", tenant.as_bytes()),
-    ])
 }
 
 // A panic while a lock is held leaves values that are whole: each is replaced in one step.

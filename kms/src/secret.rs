@@ -8,6 +8,7 @@
 //! - The cipher's expanded keys are wiped on drop too: asserted here, because the crates make it an
 //!   option.
 
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::env::Rng;
@@ -82,6 +83,16 @@ secret_type! {
     pub DataKey
 }
 secret_type! {
+    /// A key that a client sent with its request (SSE-C); mixed into a bucket key, never stored.
+    ///
+    /// ```compile_fail,E0277
+    /// fn show(customer_key: &kluis_kms::CustomerKey) -> String {
+    ///     format!("{customer_key:?}")
+    /// }
+    /// ```
+    pub CustomerKey
+}
+secret_type! {
     /// What is inside a [`BucketKey`](crate::BucketKey).
     pub(crate) BucketSecret
 }
@@ -98,12 +109,47 @@ secret_type! {
     pub(crate) SlotSecret
 }
 secret_type! {
+    /// What the node keeps its own things under; it outlives the epochs of the root key.
+    pub(crate) NodeSecret
+}
+secret_type! {
     /// What authenticates the node's own records.
     pub(crate) MacSecret
 }
 secret_type! {
     /// What a passphrase or a test's key store seals a root key under.
     pub(crate) SealSecret
+}
+
+secret_type! {
+    /// What a remote key store wraps. It opens nothing without the node's root key.
+    ///
+    /// ```compile_fail,E0277
+    /// fn show(secret: &kluis_kms::StoreSecret) -> String {
+    ///     format!("{secret:?}")
+    /// }
+    /// ```
+    pub StoreSecret
+}
+
+impl StoreSecret {
+    /// A new secret.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full): no locked memory is left.
+    pub fn generate(rng: &dyn Rng) -> Result<Self> {
+        Self::fill_with(random(rng))
+    }
+
+    /// Whether both are the same, in constant time.
+    pub fn matches(&self, other: &Self) -> bool {
+        self.borrow().ct_eq(&*other.borrow()).into()
+    }
+
+    /// The same bytes in a slot of their own, for another thread.
+    pub(crate) fn duplicate(&self) -> Result<Self> {
+        Self::fill_with(copy_of(&self.borrow()))
+    }
 }
 
 impl RootKey {
@@ -115,11 +161,26 @@ impl RootKey {
         Self::fill_with(random(rng))
     }
 
+    /// Whether both are the same, in constant time.
+    pub fn matches(&self, other: &Self) -> bool {
+        self.borrow().ct_eq(&*other.borrow()).into()
+    }
+
     /// The root key whose bytes a key store unsealed; the caller's copy is wiped.
     pub fn take(bytes: &mut [u8; 32]) -> Result<Self> {
         let root_key = Self::fill_with(copy_of(bytes));
         bytes.zeroize();
         root_key
+    }
+}
+
+impl CustomerKey {
+    /// The key in `bytes`, which their owner wipes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`](crate::ErrorKind::Full): no locked memory is left.
+    pub fn new(bytes: &[u8; 32]) -> Result<Self> {
+        Self::fill_with(copy_of(bytes))
     }
 }
 
@@ -164,13 +225,16 @@ macro_rules! assert_secret {
 assert_secret!(
     RootKey,
     TenantKey,
+    CustomerKey,
     DataKey,
     BucketSecret,
     StreamSecret,
     FieldSecret,
     SlotSecret,
+    NodeSecret,
     MacSecret,
     SealSecret,
+    StoreSecret,
     Secret32,
     crate::BucketKey,
     crate::FieldCipher,
@@ -192,6 +256,7 @@ const _: fn() = || {
     fn shared_between_threads<T: Send + Sync>() {}
     shared_between_threads::<crate::StreamKey>();
     shared_between_threads::<DataKey>();
+    shared_between_threads::<CustomerKey>();
     shared_between_threads::<crate::BucketKey>();
     shared_between_threads::<crate::Kms>();
 };

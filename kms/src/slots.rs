@@ -144,7 +144,6 @@ impl SlotFile {
     }
 
     /// Overwrites a slot and makes that durable.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called by key deletion, which comes next"))]
     pub(crate) fn erase(&self, index: u32) -> Result<()> {
         self.write_block(index, &Zeroizing::new([0; SLOT_BYTES]))?;
         self.sync()

@@ -33,8 +33,8 @@ pub const WRAPPED_KEY_COMMITTED_BYTES: usize = 136;
 const FORMAT: u8 = 0x01;
 const SUITE: u8 = 0x01;
 const FLAG_COMMITMENT: u8 = 0x01;
-const HEADER_BYTES: usize = 24;
-const COMMITMENT_BYTES: usize = 32;
+pub(crate) const HEADER_BYTES: usize = 24;
+pub(crate) const COMMITMENT_BYTES: usize = 32;
 const OKM_BYTES: usize = 32 + NONCE_BYTES + COMMITMENT_BYTES;
 
 /// Which key lies under which.
@@ -48,7 +48,9 @@ pub enum WrapKind {
     DataKey,
     /// 4: a data key under a bucket key and a key the customer sends (SSE-C).
     DataKeyCustomer,
-    /// 6: a ciphertext of the KMS API. The layout is reserved; this version makes none.
+    /// 7: the node's secret under the root key.
+    NodeSecret,
+    /// 6: a ciphertext of the KMS API, [`ApiCiphertext`](crate::ApiCiphertext).
     ApiCiphertext,
 }
 
@@ -59,6 +61,7 @@ impl WrapKind {
             Self::BucketKey => 2,
             Self::DataKey => 3,
             Self::DataKeyCustomer => 4,
+            Self::NodeSecret => 7,
             Self::ApiCiphertext => 6,
         }
     }
@@ -69,6 +72,7 @@ impl WrapKind {
             2 => Self::BucketKey,
             3 => Self::DataKey,
             4 => Self::DataKeyCustomer,
+            7 => Self::NodeSecret,
             6 => Self::ApiCiphertext,
             _ => return None,
         })
@@ -76,7 +80,7 @@ impl WrapKind {
 
     /// Data keys carry none: the content's commitment covers them.
     const fn has_commitment(self) -> bool {
-        matches!(self, Self::TenantKey | Self::BucketKey | Self::ApiCiphertext)
+        !matches!(self, Self::DataKey | Self::DataKeyCustomer)
     }
 }
 
@@ -101,7 +105,7 @@ impl WrapHeader {
         bytes
     }
 
-    fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let (&[format, suite, kind, flags], rest) = bytes.split_first_chunk()?;
         let (&wrapping_key_id, rest) = rest.split_first_chunk()?;
         let &wrapping_version = rest.first_chunk()?;
@@ -183,20 +187,31 @@ fn wrap_with_salt(
     context_digest: &[u8; 32],
     (secret, salt): (&[u8; 32], &[u8; 32]),
 ) -> WrappedKey {
+    WrappedKey { bytes: seal_body(kek, header, context_digest, (secret, salt)), header }
+}
+
+/// A body of any length under `kek`, in the layout above.
+pub(crate) fn seal_body(
+    kek: &[u8; 32],
+    header: WrapHeader,
+    context_digest: &[u8; 32],
+    (plain, salt): (&[u8], &[u8; 32]),
+) -> Vec<u8> {
     let header_bytes = header.encode();
     let okm = WrapOkm::derive(kek, &header_bytes, context_digest, salt);
-    let mut bytes = Vec::with_capacity(total_bytes(header.kind));
+    let overhead = HEADER_BYTES + salt.len() + TAG_BYTES + COMMITMENT_BYTES;
+    let mut bytes = Vec::with_capacity(overhead + plain.len());
     bytes.extend_from_slice(&header_bytes);
     bytes.extend_from_slice(salt);
-    let mut body = Zeroizing::new([0; 32]);
-    let message: (&[u8], &mut [u8]) = (secret, body.as_mut_slice());
-    let tag = aead::encrypt_to(okm.key_bytes(), okm.nonce(), &header_bytes, message);
-    bytes.extend_from_slice(body.as_slice());
+    let start = bytes.len();
+    bytes.resize(start + plain.len(), 0);
+    let (_, body) = bytes.split_at_mut(start);
+    let tag = aead::encrypt_to(okm.key_bytes(), okm.nonce(), &header_bytes, (plain, body));
     bytes.extend_from_slice(&tag);
     if header.kind.has_commitment() {
         bytes.extend_from_slice(okm.commitment());
     }
-    WrappedKey { bytes, header }
+    bytes
 }
 
 /// Unwraps into `secret`, which is zeroed unless the result is `Ok`.
@@ -209,28 +224,29 @@ pub(crate) fn unwrap_into(
     context_digest: &[u8; 32],
     secret: &mut [u8; 32],
 ) -> Result<()> {
-    open(kek, wrapped, context_digest, secret).ok_or_else(|| {
+    open_body(kek, (&wrapped.bytes, wrapped.kind()), context_digest, secret).ok_or_else(|| {
         secret.zeroize();
         let (kind, version) = (wrapped.kind(), wrapped.wrapping_version());
         Error::new(ErrorKind::Corrupt, format!("unwrap a {kind:?} under version {version}"))
     })
 }
 
-fn open(
+/// Opens what [`seal_body`] made into `out`, which has the body's length.
+pub(crate) fn open_body(
     kek: &[u8; 32],
-    wrapped: &WrappedKey,
+    (bytes, kind): (&[u8], WrapKind),
     context_digest: &[u8; 32],
-    secret: &mut [u8; 32],
+    out: &mut [u8],
 ) -> Option<()> {
-    let (header_bytes, rest) = wrapped.bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let (header_bytes, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let (salt, rest) = rest.split_first_chunk::<32>()?;
-    let (body, rest) = rest.split_first_chunk::<32>()?;
+    let (body, rest) = rest.split_at_checked(out.len())?;
     let (tag, commitment) = rest.split_first_chunk::<TAG_BYTES>()?;
     let okm = WrapOkm::derive(kek, header_bytes, context_digest, salt);
-    if wrapped.kind().has_commitment() && !bool::from(okm.commitment().ct_eq(commitment)) {
+    if kind.has_commitment() && !bool::from(okm.commitment().ct_eq(commitment)) {
         return None;
     }
-    let message: (&[u8], &Tag, &mut [u8]) = (body, tag, secret);
+    let message: (&[u8], &Tag, &mut [u8]) = (body, tag, out);
     aead::decrypt_to(okm.key_bytes(), okm.nonce(), header_bytes, message).ok()
 }
 

@@ -6,10 +6,15 @@ use crate::error::ErrorKind;
 use crate::fixtures::{
     RampRng, bucket_key, data_key, permit, purpose, ramp, tenant, tenant_key_id, version_context,
 };
+use crate::gate::KeyUse;
 use crate::gate::{GateClosed, KeyGate};
 
 fn data_bucket_key() -> BucketKey {
     bucket_key(BucketKeyPurpose::Data, Arc::new(SeededRng::new(1)))
+}
+
+fn customer_key(start: u8) -> CustomerKey {
+    CustomerKey::new(&ramp(start)).unwrap()
 }
 
 #[test]
@@ -67,7 +72,8 @@ fn a_permit_for_another_key_finds_nothing() {
     let other_tenant = TenantId::from_bytes(ramp(0x11));
     for (tenant, tenant_key) in [(tenant(), other_key), (other_tenant, tenant_key_id())] {
         let gate = Arc::new(KeyGate::new(None));
-        let permit = UnwrapPermit::issue(&purpose(tenant), tenant_key, gate).unwrap();
+        let permit =
+            UnwrapPermit::issue(&purpose(tenant), tenant_key, gate, KeyUse::Write).unwrap();
         let got = data_bucket_key().wrap_data_key(&permit, &data_key(), &context, &RampRng(0));
         assert_eq!(got.unwrap_err().kind(), ErrorKind::NotFound);
     }
@@ -99,7 +105,7 @@ fn a_bucket_key_does_what_it_is_for() {
     assert_eq!(refused(meta.field_cipher(tenant(), &ramp(0x21))), misuse);
     assert_eq!(refused(meta.field_cipher(TenantId::from_bytes(ramp(0)), &ramp(0x20))), misuse);
     assert_eq!(refused(meta.field_cipher(tenant(), &ramp(0x20))), None);
-    let mixed = meta.with_customer_key(&ramp(0x60)).err().map(|error| error.kind());
+    let mixed = meta.with_customer_key(&customer_key(0x60)).err().map(|error| error.kind());
     assert_eq!(mixed, misuse);
 }
 
@@ -108,16 +114,16 @@ fn a_customers_key_is_needed_beside_the_bucket_key() {
     let (permit, _) = permit();
     let context = version_context(ramp(0x30));
     let plain = data_bucket_key();
-    let mixed = plain.with_customer_key(&ramp(0x60)).unwrap();
+    let mixed = plain.with_customer_key(&customer_key(0x60)).unwrap();
     assert_eq!(mixed.id(), plain.id());
     let wrapped = mixed.wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0)).unwrap();
     assert_eq!(wrapped.kind(), WrapKind::DataKeyCustomer);
     let unwrapped = mixed.unwrap_data_key(&permit, &wrapped, &context).unwrap();
     assert_eq!(*unwrapped.borrow(), *data_key().borrow());
     check_unwrap(&plain, &wrapped, &context, ErrorKind::Corrupt);
-    let other = plain.with_customer_key(&ramp(0x61)).unwrap();
+    let other = plain.with_customer_key(&customer_key(0x61)).unwrap();
     check_unwrap(&other, &wrapped, &context, ErrorKind::Corrupt);
     let plain_wrap = plain.wrap_data_key(&permit, &data_key(), &context, &RampRng(0xe0)).unwrap();
     check_unwrap(&mixed, &plain_wrap, &context, ErrorKind::Corrupt);
-    assert!(mixed.with_customer_key(&ramp(0x61)).is_err());
+    assert!(mixed.with_customer_key(&customer_key(0x61)).is_err());
 }

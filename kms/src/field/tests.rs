@@ -7,6 +7,7 @@ use super::*;
 use crate::bucket_key::BucketKeyPurpose;
 use crate::env::{Rng, SeededRng};
 use crate::fixtures::{RampRng, bucket_key, flip, permit, purpose, ramp, tenant};
+use crate::gate::KeyUse;
 use crate::gate::{GateClosed, KeyGate};
 use crate::types::TenantKeyId;
 
@@ -70,7 +71,8 @@ fn a_permit_must_fit_and_its_gate_be_open() {
     let sealed = cipher().seal(&permit, &NAME, b"value").unwrap();
     let other_gate = Arc::new(KeyGate::new(None));
     let other_key = TenantKeyId::from_bytes(ramp(3));
-    let other = UnwrapPermit::issue(&purpose(tenant()), other_key, other_gate).unwrap();
+    let other =
+        UnwrapPermit::issue(&purpose(tenant()), other_key, other_gate, KeyUse::Write).unwrap();
     assert_eq!(cipher().open(&other, &NAME, &sealed).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(cipher().seal(&other, &NAME, b"").unwrap_err().kind(), ErrorKind::NotFound);
     gate.close(GateClosed::Disabled);

@@ -1,4 +1,6 @@
-//! The gate: states, permits, and linearizability under threads.
+//! The gate: states, permits, and linearizability under threads and in seeded schedules.
+
+mod schedules;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc;
@@ -6,9 +8,10 @@ use std::thread;
 
 use super::*;
 use crate::fixtures::{permit, purpose, tenant, tenant_key_id};
+use crate::gate::KeyUse;
 
 fn issue(gate: &Arc<KeyGate>) -> Result<UnwrapPermit> {
-    UnwrapPermit::issue(&purpose(tenant()), tenant_key_id(), Arc::clone(gate))
+    UnwrapPermit::issue(&purpose(tenant()), tenant_key_id(), Arc::clone(gate), KeyUse::Write)
 }
 
 fn refusal(permit: &UnwrapPermit) -> Option<ErrorKind> {
@@ -41,7 +44,9 @@ fn only_the_tenants_own_reasons_are_issued() {
         assert_eq!(reason.to_string(), code);
         let purpose = Purpose { reason, ..purpose(tenant()) };
         let gate = Arc::new(KeyGate::new(None));
-        let kind = UnwrapPermit::issue(&purpose, tenant_key_id(), gate).err().map(|e| e.kind());
+        let kind = UnwrapPermit::issue(&purpose, tenant_key_id(), gate, KeyUse::Write)
+            .err()
+            .map(|e| e.kind());
         assert_eq!(kind, (!is_issued).then_some(ErrorKind::Refused), "{code}");
     }
 }

@@ -11,10 +11,19 @@ use crate::types::TenantKeyId;
 const IDENTITY: ([u8; 16], u32) = ([3; 16], 1);
 
 /// A record of key number `key`.
-fn record_of(key: u32, version: u64) -> KeyRecord {
+fn key_record(key: u32, version: u64) -> KeyRecord {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&key.to_be_bytes());
     KeyRecord { id: TenantKeyId::from_bytes(id), version, ..record(1) }
+}
+
+fn record_of(key: u32, version: u64) -> JournalRecord {
+    key_record(key, version).into()
+}
+
+fn all(living: Living) -> Vec<JournalRecord> {
+    let keys = living.keys.into_iter().map(JournalRecord::Key);
+    keys.chain(living.directory.into_iter().map(JournalRecord::Directory)).collect()
 }
 
 struct Journal {
@@ -48,8 +57,9 @@ impl Journal {
         fs::write(self.path(), bytes).unwrap();
     }
 
-    fn open(&self) -> Result<(Keyring, Vec<KeyRecord>)> {
-        Keyring::open(&self.path(), IDENTITY, &mac_key())
+    fn open(&self) -> Result<(Keyring, Vec<JournalRecord>)> {
+        let (keyring, living) = Keyring::open(&self.path(), IDENTITY, &mac_key())?;
+        Ok((keyring, all(living)))
     }
 
     #[track_caller]
@@ -184,12 +194,12 @@ fn entries_of_another_generation_or_keyring_are_refused() {
 fn the_last_record_of_a_key_counts() {
     let journal = Journal::of(2);
     let (mut keyring, _) = journal.open().unwrap();
-    let changed = KeyRecord { state: KeyState::Disabled, ..record_of(0, 2) };
+    let changed = JournalRecord::Key(KeyRecord { state: KeyState::Disabled, ..key_record(0, 2) });
     keyring.append(std::slice::from_ref(&changed), &mac_key()).unwrap();
     drop(keyring);
     let (keyring, records) = journal.open().unwrap();
     assert_eq!(records, [changed, record_of(1, 1)]);
-    assert_eq!(keyring.dead_bytes, encoded_bytes(&record_of(0, 1)));
+    assert_eq!(keyring.dead_bytes, record_of(0, 1).encoded_bytes());
 }
 
 #[test]
@@ -218,7 +228,7 @@ fn compaction_is_wanted_when_more_is_dead_than_alive() {
     let journal = Journal::of(1);
     let (mut keyring, _) = journal.open().unwrap();
     assert!(!keyring.wants_compaction());
-    let long = |version| KeyRecord { version, ..record(256) };
+    let long = |version| JournalRecord::Key(KeyRecord { version, ..record(256) });
     let mut version = 2;
     while !keyring.wants_compaction() {
         keyring.append(&[long(version)], &mac_key()).unwrap();
@@ -255,8 +265,8 @@ fn create_does_not_write_over_keys() {
 #[test]
 fn batches_fit_entries() {
     let records: Vec<_> = (0..70_000).map(|key| record_of(key, 1)).collect();
-    let sizes: Vec<_> = batches(&records).map(<[KeyRecord]>::len).collect();
-    assert_eq!(sizes, [67_108, 2_892]);
+    let sizes: Vec<_> = batches(&records).map(<[JournalRecord]>::len).collect();
+    assert_eq!(sizes, [59_493, 10_507]);
     assert_eq!(batches(&[]).count(), 0);
 }
 
@@ -264,7 +274,8 @@ fn batches_fit_entries() {
 fn a_root_file_reads_back_and_shows_every_flipped_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("root.sealed");
-    let root_file = RootFile { epoch: 1, keyring_id: [3; 16], sealed: vec![7; 128] };
+    let node_secret = record(1).materials.remove(0).wrapped.unwrap();
+    let root_file = RootFile { epoch: 1, keyring_id: [3; 16], sealed: vec![7; 128], node_secret };
     root_file.write(&path).unwrap();
     assert_eq!(RootFile::read(&path).unwrap(), root_file);
     let whole = fs::read(&path).unwrap();

@@ -1,6 +1,6 @@
-//! What the node itself keeps under the root key: access-key secrets, and seals on its own records.
+//! What the node itself keeps under its secret: access-key secrets, and seals on its own records.
 //!
-//! `0x01 ‖ nonce (12, random) ‖ AEAD(KDF(root, "credential", tenant, 32), nonce,
+//! `0x01 ‖ nonce (12, random) ‖ AEAD(KDF(node secret, "credential", tenant, 32), nonce,
 //! SHA-256(CTX(aad)), secret)`
 //! Owns: that layout, and MACs for the packages above. Knows nothing of: what is sealed or
 //! authenticated.
@@ -80,7 +80,7 @@ impl Kms {
 
     fn credential_key(&self, tenant: TenantId) -> Zeroizing<[u8; 32]> {
         let mut derived = Zeroizing::new([0; 32]);
-        kdf(&self.root_key.borrow(), b"credential", [tenant.as_bytes()], derived.as_mut_slice());
+        kdf(&self.node_secret.borrow(), b"credential", [tenant.as_bytes()], derived.as_mut_slice());
         derived
     }
 }

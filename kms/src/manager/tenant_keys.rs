@@ -1,83 +1,29 @@
 //! A tenant's verbs on its keys: create, describe, list, disable, enable, rotate.
 //!
-//! Owns: the order of durable steps of each verb, and what a tenant may know about a key. Knows
-//! nothing of: who may call which verb.
+//! Owns: the order of durable steps of each verb. Knows nothing of: who may call which verb.
 //!
 //! Invariants
-//! - Slot, then journal, then memory; only closing a gate comes before the disk.
+//! - Event, then slot, then journal, then memory; only closing a gate comes before them.
 //! - Changes of one key follow each other (`KeyEntry::transition`).
+//! - A record is changed as it stands under the writer's lock, so that no change loses another's.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use super::{KeyEntry, Kms, Writer, lock, material_context, read, write};
-use crate::derive::{extract, kdf};
+use super::audited::node_event;
+use super::{KeyEntry, Kms, TenantKeyInfo, Writer, lock, read, write};
+use crate::audit::{AuditEvent, AuditOperation, AuditOutcome};
+use crate::derive::kdf;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keyring::batches;
-use crate::lifecycle::{KeyEvent, KeyState};
-use crate::record::{KeyRecord, MATERIALS_MAX, MaterialRecord};
-use crate::secret::{SlotSecret, TenantKey, random};
-use crate::slots::{SLOTS_MAX, SlotName};
+use crate::gate::Purpose;
+use crate::keyring::{JournalRecord, batches};
+use crate::lifecycle::{KeyEvent, KeyState, ROTATION_DAYS};
+use crate::record::{KeyOrigin, KeyRecord, MATERIALS_MAX, MaterialRecord, MaterialRole};
+use crate::secret::{TenantKey, random};
+use crate::slots::SlotName;
 use crate::types::{TenantId, TenantKeyId};
-use crate::wrap::{WrapHeader, WrapKind, wrap};
 
-const FIRST_MATERIAL: u32 = 1;
-
-/// What a tenant may know about one material of its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MaterialInfo {
-    /// Counted from 1; wraps name it as their wrapping version.
-    pub number: u32,
-    /// When it was made, in milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    /// Its public name, a keyed digest.
-    pub id: [u8; 32],
-}
-
-/// What a tenant may know about its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TenantKeyInfo {
-    /// Which key.
-    pub id: TenantKeyId,
-    /// Whose key.
-    pub tenant: TenantId,
-    /// Its state.
-    pub state: KeyState,
-    /// Whether it is used where the tenant names none.
-    pub is_default: bool,
-    /// When it was made, in milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    /// When its state or materials changed last, in milliseconds since the Unix epoch.
-    pub changed_ms: u64,
-    /// The number of the material that new bucket keys are wrapped under.
-    pub current_material: u32,
-    /// All materials, oldest first.
-    pub materials: Vec<MaterialInfo>,
-}
-
-impl TenantKeyInfo {
-    fn of(record: &KeyRecord) -> Self {
-        let materials: Vec<_> = record
-            .materials
-            .iter()
-            .map(|material| MaterialInfo {
-                number: material.number,
-                created_ms: material.created_ms,
-                id: material.id,
-            })
-            .collect();
-        Self {
-            id: record.id,
-            tenant: record.tenant,
-            state: record.state,
-            is_default: record.is_default,
-            created_ms: record.created_ms,
-            changed_ms: record.changed_ms,
-            current_material: materials.last().map_or(0, |material| material.number),
-            materials,
-        }
-    }
-}
+pub(super) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Kms {
     /// How many tenant keys there are.
@@ -96,71 +42,136 @@ impl Kms {
     }
 
     /// Makes a key for each tenant, in order, with one flush of the slots and one of the journal
-    /// per 67,000. Errors as [`Self::create_tenant_key`]; a whole batch exists or none of it.
+    /// per 59,000. Errors as [`Self::create_tenant_key`]; a whole batch exists or none of it.
     pub fn create_tenant_keys(&self, tenants: &[TenantId]) -> Result<Vec<TenantKeyInfo>> {
-        let mut writer = lock(&self.writer);
-        writer.keyring.check_writable()?;
-        let mut has_default: HashMap<TenantId, bool> = HashMap::new();
-        let mut records = Vec::with_capacity(tenants.len());
-        for (slot, tenant) in (writer.next_slot..).zip(tenants) {
-            let known = has_default.entry(*tenant);
-            let known = known.or_insert_with(|| self.default_tenant_key(*tenant).is_ok());
-            let is_default = !std::mem::replace(known, true);
-            records.push(self.new_record(*tenant, is_default, slot)?);
-        }
-        self.slots.sync()?;
-        for batch in batches(&records) {
-            writer.keyring.append(batch, &self.mac_key)?;
-            writer.next_slot += u32::try_from(batch.len()).expect("fewer than 2^20 slots");
-            let mut index = write(&self.index);
-            for record in batch {
-                index.insert(record.clone());
-            }
-        }
+        let blanks: Vec<_> =
+            tenants.iter().map(|tenant| self.blank_record(*tenant, KeyOrigin::Local)).collect();
+        let events = blanks
+            .iter()
+            .map(|blank| node_event(blank.tenant, Some(blank.id), AuditOperation::Create))
+            .collect();
+        let records = self.audited_events(events, || self.insert_records(blanks))?;
         tracing::info!(count = records.len(), "made tenant keys");
         Ok(records.iter().map(TenantKeyInfo::of).collect())
     }
 
-    fn new_record(&self, tenant: TenantId, is_default: bool, slot: u32) -> Result<KeyRecord> {
-        let id = TenantKeyId::random(&*self.env.rng);
+    /// Makes a key. An imported one begins in `PendingImport`.
+    ///
+    /// # Errors
+    /// As [`Self::create_tenant_key`]; [`ErrorKind::KeyUnusable`]: the tenant has no such key
+    /// store, or the store refuses the key. [`ErrorKind::Unavailable`]: the store does not answer.
+    pub fn create_key(&self, who: &Purpose, origin: KeyOrigin) -> Result<TenantKeyInfo> {
+        let blank = self.blank_record(who.tenant, origin);
+        let id = blank.id;
+        let records = self.audited(who, Some(id), AuditOperation::Create, || {
+            self.begin_remote_key(&blank)?;
+            self.insert_records(vec![blank])
+        })?;
+        tracing::info!(tenant = %who.tenant, tenant_key = %id, "made a tenant key");
+        let record = records.first().map(TenantKeyInfo::of);
+        record.ok_or_else(|| Error::new(ErrorKind::Misuse, "make a tenant key"))
+    }
+
+    /// A key without material.
+    fn blank_record(&self, tenant: TenantId, origin: KeyOrigin) -> KeyRecord {
         let now_ms = self.env.clock.now_ms();
-        let slot = SlotName { index: slot, tenant_key: id, material: FIRST_MATERIAL };
-        Ok(KeyRecord {
-            id,
+        let is_imported = origin == KeyOrigin::Imported;
+        KeyRecord {
+            id: TenantKeyId::random(&*self.env.rng),
             tenant,
             version: 1,
-            state: KeyState::Enabled,
-            is_default,
+            state: if is_imported { KeyState::PendingImport } else { KeyState::Enabled },
+            is_default: false,
+            origin,
             created_ms: now_ms,
             changed_ms: now_ms,
-            materials: vec![self.new_material(tenant, &slot)?],
+            deletion_ms: None,
+            rotation: None,
+            destruction: None,
+            materials: Vec::new(),
+        }
+    }
+
+    /// Gives local keys their first material, and makes all of them durable and known.
+    fn insert_records(&self, blanks: Vec<KeyRecord>) -> Result<Vec<KeyRecord>> {
+        let mut writer = lock(&self.writer);
+        writer.keyring.check_writable()?;
+        let mut has_default: HashMap<TenantId, bool> = HashMap::new();
+        let mut records = blanks;
+        for record in &mut records {
+            // A key without material is nobody's default: what is made without a key named would
+            // fail until its tenant imports it.
+            if record.origin == KeyOrigin::Imported {
+                continue;
+            }
+            // Nor is one in a store: it is a choice, bucket by bucket, to depend on it.
+            if record.origin == KeyOrigin::Local {
+                let known = has_default.entry(record.tenant);
+                let known = known.or_insert_with(|| self.default_tenant_key(record.tenant).is_ok());
+                record.is_default = !std::mem::replace(known, true);
+            }
+            let material = self.new_material(record, &mut writer, false)?;
+            record.materials.push(material);
+        }
+        read(&self.vault).slots.sync()?;
+        let journal: Vec<JournalRecord> =
+            records.iter().cloned().map(JournalRecord::from).collect();
+        let mut unseen = records.iter();
+        for batch in batches(&journal) {
+            writer.keyring.append(batch, &self.mac_key)?;
+            let mut index = write(&self.index);
+            for record in unseen.by_ref().take(batch.len()) {
+                index.insert(record.clone());
+            }
+        }
+        Ok(records)
+    }
+
+    /// Draws the next material of a key and writes its slot, which the caller flushes before the
+    /// record.
+    pub(super) fn new_material(
+        &self,
+        record: &KeyRecord,
+        writer: &mut Writer,
+        is_automatic: bool,
+    ) -> Result<MaterialRecord> {
+        let material = TenantKey::fill_with(random(&*self.env.rng))?;
+        let mut held = self.seal_material(record, writer, &material, next_number(record)?)?;
+        held.is_automatic = is_automatic;
+        Ok(held)
+    }
+
+    /// Puts a material into a slot of its own, as the key's current one.
+    pub(super) fn seal_material(
+        &self,
+        record: &KeyRecord,
+        writer: &mut Writer,
+        material: &TenantKey,
+        number: u32,
+    ) -> Result<MaterialRecord> {
+        let slot = SlotName { index: writer.take_slot(), tenant_key: record.id, material: number };
+        let sealed = (&self.mac_key, &*self.env.rng);
+        let wrapped = read(&self.vault).seal(record, &slot, material, sealed)?;
+        Ok(MaterialRecord {
+            number,
+            role: MaterialRole::Current,
+            is_automatic: false,
+            created_ms: self.env.clock.now_ms(),
+            expires_ms: None,
+            id: self.material_id(record.id, material),
+            description: None,
+            slot: Some(slot.index),
+            wrapped: Some(wrapped),
         })
     }
 
-    /// Draws a material and writes its slot, which the caller flushes before the record.
-    fn new_material(&self, tenant: TenantId, slot: &SlotName) -> Result<MaterialRecord> {
-        if slot.index >= SLOTS_MAX {
-            return Err(Error::new(ErrorKind::Full, format!("use slot {}", slot.index)));
-        }
-        let rng = &*self.env.rng;
-        let material = TenantKey::fill_with(random(rng))?;
-        let slot_secret = SlotSecret::fill_with(random(rng))?;
-        let kek = extract(slot_secret.borrow().as_slice(), self.root_key.borrow().as_slice());
-        let header = WrapHeader {
-            kind: WrapKind::TenantKey,
-            wrapping_key_id: self.keyring_id,
-            wrapping_version: self.epoch,
-        };
-        let digest = material_context(tenant, slot.tenant_key);
+    /// `KDF(root MAC key, "material-id", tenant key id ‖ material, 32)`.
+    pub(super) fn material_id(&self, id: TenantKeyId, material: &TenantKey) -> [u8; 32] {
+        let mut digest = [0; 32];
         let material_bytes = material.borrow();
-        let wrapped = wrap(&kek, header, &digest, (&material_bytes, rng));
-        let mut id = [0; 32];
-        let context = [slot.tenant_key.as_bytes().as_slice(), material_bytes.as_slice()];
-        kdf(&self.mac_key.borrow(), b"material-id", context, &mut id);
-        self.slots.write(slot, &slot_secret, &self.mac_key)?;
-        let created_ms = self.env.clock.now_ms();
-        let (number, slot) = (slot.material, slot.index);
-        Ok(MaterialRecord { number, slot, created_ms, id, wrapped })
+        let context = [id.as_bytes().as_slice(), material_bytes.as_slice()];
+        kdf(&self.mac_key.borrow(), b"material-id", context, &mut digest);
+        digest
     }
 
     /// The key that is used where the tenant names none.
@@ -198,109 +209,241 @@ impl Kms {
     /// # Errors
     /// [`ErrorKind::Conflict`], [`ErrorKind::KeyDestroyed`]: the state does not allow it.
     /// [`ErrorKind::NotFound`]: the tenant has no such key.
-    /// [`ErrorKind::Unavailable`]: the keyring could not be written; the gate is closed all the
-    /// same, but after a restart the key would be as it was.
-    pub fn disable(&self, tenant: TenantId, id: TenantKeyId) -> Result<()> {
+    /// [`ErrorKind::Unavailable`]: the keyring or the audit trail could not be written; the gate
+    /// is closed all the same, but after a restart the key would be as it was.
+    pub fn disable(&self, who: &Purpose, id: TenantKeyId) -> Result<()> {
+        self.switch_off(who, id, (AuditOperation::Disable, KeyEvent::Disable), |_| {})
+    }
+
+    /// Closes the gate, makes the state durable, drains, wipes and tells: the one way in which a
+    /// key stops.
+    pub(super) fn switch_off(
+        &self,
+        who: &Purpose,
+        id: TenantKeyId,
+        (operation, event): (AuditOperation, KeyEvent),
+        edit: impl FnOnce(&mut KeyRecord),
+    ) -> Result<()> {
+        let tenant = who.tenant;
         let entry = self.entry(tenant, id)?;
         let _transition = lock(&entry.transition);
-        let record = entry.record();
-        let state = record.state.after(KeyEvent::Disable)?;
-        let gate = state.gate().expect("a disabled key's gate is closed");
-        // Safe first: the gate closes whatever the disk says.
+        let state = match entry.record().state.after(event) {
+            Ok(state) => state,
+            // Refused, and on record as refused.
+            Err(error) => return self.audited(who, Some(id), operation, || Err(error)),
+        };
+        let gate = state.gate().expect("a key that is switched off has a closed gate");
+        // Safe first: the gate closes whatever the disk and the audit trail say.
         entry.gate.shut(gate);
-        let durable = self.change(&entry, &record, |changed| changed.state = state);
+        let mut events = [AuditEvent::of_change(who, Some(id), operation, AuditOutcome::Begun)];
+        let durable = self.audit.record(&events).and_then(|()| {
+            self.change(&entry, |changed, _| {
+                changed.state = state;
+                edit(changed);
+                Ok(())
+            })
+        });
+        self.silence(&entry, tenant, id);
+        self.record_outcome(&mut events, AuditOutcome::of(&durable));
+        durable.map_err(|error| {
+            let during = format!("make durable that tenant key {id} is off; its gate is closed");
+            Error::new(error.kind(), during)
+                .with_advice("repair the disk and repeat: a restart would open the gate again")
+                .with_source(error)
+        })?;
+        tracing::info!(%tenant, tenant_key = %id, %state, "switched a tenant key off");
+        Ok(())
+    }
+
+    /// Waits for the guards of a gate that is shut, wipes the materials, and tells the listeners.
+    pub(super) fn silence(&self, entry: &KeyEntry, tenant: TenantId, id: TenantKeyId) {
         entry.gate.drain();
         lock(&entry.materials).clear();
+        self.remote.forget(entry.record().id);
         let listeners = read(&self.listeners).clone();
         for listener in &listeners {
             listener(tenant, id);
         }
-        durable?;
-        tracing::info!(%tenant, tenant_key = %id, "disabled a tenant key");
-        Ok(())
     }
 
     /// Switches a key on again. Permits from before stay void.
     ///
     /// # Errors
     /// As [`Self::disable`]; the gate stays as it was then.
-    pub fn enable(&self, tenant: TenantId, id: TenantKeyId) -> Result<()> {
+    pub fn enable(&self, who: &Purpose, id: TenantKeyId) -> Result<()> {
+        let tenant = who.tenant;
         let entry = self.entry(tenant, id)?;
         let _transition = lock(&entry.transition);
-        let record = entry.record();
-        let state = record.state.after(KeyEvent::Enable)?;
-        self.change(&entry, &record, |changed| changed.state = state)?;
-        entry.gate.open()?;
+        self.audited(who, Some(id), AuditOperation::Enable, || {
+            let state = entry.record().state.after(KeyEvent::Enable)?;
+            self.change(&entry, |changed, _| {
+                changed.state = state;
+                Ok(())
+            })?;
+            entry.gate.open()
+        })?;
         tracing::info!(%tenant, tenant_key = %id, "enabled a tenant key");
         Ok(())
     }
 
-    /// Adds a material, under which bucket keys are wrapped from now on. Older ones stay readable.
+    /// Adds a material, under which bucket keys are wrapped from now on; of an imported key, the
+    /// material that waits for it. Older ones stay readable.
     ///
     /// # Errors
-    /// [`ErrorKind::KeyDisabled`]: only an enabled key rotates. [`ErrorKind::Full`]: it has 256
-    /// materials. And as [`Self::create_tenant_key`].
-    pub fn rotate(&self, tenant: TenantId, id: TenantKeyId) -> Result<TenantKeyInfo> {
+    /// [`ErrorKind::KeyDisabled`], [`ErrorKind::KeyUnusable`]: only an enabled key rotates.
+    /// [`ErrorKind::Full`]: it has 256 materials. [`ErrorKind::Conflict`]: no imported material
+    /// waits. [`ErrorKind::Unsupported`]: the key is in a store that rotates it.
+    /// And as [`Self::create_tenant_key`].
+    pub fn rotate(&self, who: &Purpose, id: TenantKeyId) -> Result<TenantKeyInfo> {
+        let tenant = who.tenant;
         let entry = self.entry(tenant, id)?;
         let _transition = lock(&entry.transition);
-        let record = entry.record();
-        if record.state != KeyState::Enabled {
-            let during = format!("rotate a tenant key that is {}", record.state);
-            return Err(Error::new(ErrorKind::KeyDisabled, during));
-        }
-        let count = record.materials.len();
-        if count >= MATERIALS_MAX {
-            return Err(Error::new(ErrorKind::Full, format!("rotate a key of {count} materials")));
-        }
-        let number = u32::try_from(count).expect("at most 256 materials") + FIRST_MATERIAL;
-        let material = {
-            let mut writer = lock(&self.writer);
-            writer.keyring.check_writable()?;
-            let slot = SlotName { index: writer.next_slot, tenant_key: id, material: number };
-            let material = self.new_material(tenant, &slot)?;
-            self.slots.sync()?;
-            writer.next_slot += 1;
-            material
-        };
-        self.change(&entry, &record, |changed| changed.materials.push(material))?;
+        let number = self
+            .audited(who, Some(id), AuditOperation::Rotate, || self.rotate_entry(&entry, false))?;
         tracing::info!(%tenant, tenant_key = %id, material = number, "rotated a tenant key");
         Ok(TenantKeyInfo::of(&entry.record()))
     }
 
-    /// Appends a changed record, then shows it. The caller holds the entry's transition lock.
-    fn change(
+    /// Rotates; gives the new current material's number. The caller holds the transition lock.
+    pub(super) fn rotate_entry(&self, entry: &KeyEntry, is_automatic: bool) -> Result<u32> {
+        self.change(entry, |changed, writer| {
+            check_enabled(changed, "rotate")?;
+            let material = match changed.origin {
+                KeyOrigin::Local => {
+                    let material = self.new_material(changed, writer, is_automatic)?;
+                    read(&self.vault).slots.sync()?;
+                    material
+                }
+                KeyOrigin::Imported => take_pending(changed, self.env.clock.now_ms())?,
+                KeyOrigin::Store { .. } => {
+                    let during = format!("rotate tenant key {}, which is in a store", changed.id);
+                    return Err(Error::new(ErrorKind::Unsupported, during));
+                }
+            };
+            let number = material.number;
+            for held in &mut changed.materials {
+                if held.role == MaterialRole::Current {
+                    held.role = MaterialRole::Previous;
+                }
+            }
+            changed.materials.push(material);
+            Ok(number)
+        })
+    }
+
+    /// Sets automatic rotation every `days` (90 to 2,560), or ends it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::KeyDisabled`], [`ErrorKind::KeyUnusable`]: the key is not enabled.
+    /// [`ErrorKind::Misuse`]: another number of days. [`ErrorKind::Unsupported`]: only keys that
+    /// are made here rotate by schedule.
+    pub fn set_rotation(&self, who: &Purpose, id: TenantKeyId, days: Option<u16>) -> Result<()> {
+        let entry = self.entry(who.tenant, id)?;
+        let _transition = lock(&entry.transition);
+        self.audited(who, Some(id), AuditOperation::SetRotation, || {
+            if days.is_some_and(|days| !ROTATION_DAYS.contains(&days)) {
+                return Err(Error::new(ErrorKind::Misuse, format!("rotate every {days:?} days")));
+            }
+            let now_ms = self.env.clock.now_ms();
+            self.change(&entry, |changed, _| {
+                if changed.origin != KeyOrigin::Local {
+                    let during = format!("set the rotation of tenant key {id}");
+                    return Err(Error::new(ErrorKind::Unsupported, during));
+                }
+                check_enabled(changed, "set the rotation of")?;
+                changed.rotation = days.map(|days| (days, now_ms + u64::from(days) * DAY_MS));
+                Ok(())
+            })
+        })
+    }
+
+    /// Edits the record as it stands, appends it, then shows it. The caller holds the entry's
+    /// transition lock. An edit that fails, or changes nothing, leaves no trace.
+    pub(super) fn change<T>(
         &self,
         entry: &KeyEntry,
-        record: &KeyRecord,
-        edit: impl FnOnce(&mut KeyRecord),
-    ) -> Result<()> {
-        let mut changed = record.clone();
-        edit(&mut changed);
+        edit: impl FnOnce(&mut KeyRecord, &mut Writer) -> Result<T>,
+    ) -> Result<T> {
+        let mut writer = lock(&self.writer);
+        writer.keyring.check_writable()?;
+        let record = entry.record();
+        let mut changed = KeyRecord::clone(&record);
+        let value = edit(&mut changed, &mut writer)?;
         if changed == *record {
-            return Ok(());
+            return Ok(value);
         }
         changed.version += 1;
         changed.changed_ms = self.env.clock.now_ms();
-        let mut writer = lock(&self.writer);
-        writer.keyring.append(std::slice::from_ref(&changed), &self.mac_key)?;
+        writer.keyring.append(&[changed.clone().into()], &self.mac_key)?;
         *write(&entry.record) = Arc::new(changed);
-        if writer.keyring.wants_compaction() {
-            self.compact(&mut writer);
-        }
-        Ok(())
+        self.compact_if_wanted(&mut writer);
+        Ok(value)
     }
 
-    /// A failure fences the keyring, and the next write reports it; this change is durable already.
-    fn compact(&self, writer: &mut Writer) {
-        let records: Vec<KeyRecord> = {
-            let index = read(&self.index);
-            let mut records: Vec<_> =
-                index.keys.values().map(|entry| KeyRecord::clone(&read(&entry.record))).collect();
-            records.sort_by_key(|record| (record.created_ms, record.id));
-            records
-        };
+    /// A failure fences the keyring, and the next write reports it; what came before is durable.
+    pub(super) fn compact_if_wanted(&self, writer: &mut MutexGuard<'_, Writer>) {
+        if !writer.keyring.wants_compaction() {
+            return;
+        }
+        let records = self.journal_records(self.key_records());
         if let Err(error) = writer.keyring.compact(&records, &self.mac_key) {
             tracing::error!(%error, "could not compact the keyring");
         }
     }
+
+    /// Every key, in the order of creation.
+    pub(super) fn key_records(&self) -> Vec<KeyRecord> {
+        let index = read(&self.index);
+        let mut records: Vec<_> =
+            index.keys.values().map(|entry| KeyRecord::clone(&read(&entry.record))).collect();
+        records.sort_by_key(|record| (record.created_ms, record.id));
+        records
+    }
+
+    /// What a new journal holds: these keys, and the directory.
+    pub(super) fn journal_records(&self, keys: Vec<KeyRecord>) -> Vec<JournalRecord> {
+        let directory = write(&self.directory).compact(&self.node_secret, &*self.env.rng);
+        let keys = keys.into_iter().map(JournalRecord::Key);
+        keys.chain(directory.into_iter().map(JournalRecord::Directory)).collect()
+    }
+}
+
+/// The number of a key's next material.
+///
+/// # Errors
+/// [`ErrorKind::Full`]: it has 256.
+pub(super) fn next_number(record: &KeyRecord) -> Result<u32> {
+    let count = record.materials.len();
+    if count >= MATERIALS_MAX {
+        return Err(Error::new(ErrorKind::Full, format!("add to a key of {count} materials")));
+    }
+    Ok(u32::try_from(count).expect("at most 256 materials") + 1)
+}
+
+fn take_pending(record: &mut KeyRecord, now_ms: u64) -> Result<MaterialRecord> {
+    let pending = record.materials.last();
+    let is_ready = pending.is_some_and(|held| {
+        held.role == MaterialRole::PendingRotation
+            && held.wrapped.is_some()
+            && held.expires_ms.is_none_or(|expires_ms| expires_ms > now_ms)
+    });
+    let pending = if is_ready { record.materials.pop() } else { None };
+    let mut pending = pending.ok_or_else(|| {
+        let during = format!("rotate tenant key {}: no imported material waits", record.id);
+        Error::new(ErrorKind::Conflict, during)
+    })?;
+    pending.role = MaterialRole::Current;
+    Ok(pending)
+}
+
+/// What only an enabled key can do.
+pub(super) fn check_enabled(record: &KeyRecord, verb: &str) -> Result<()> {
+    let kind = match record.state {
+        KeyState::Enabled => return Ok(()),
+        KeyState::Disabled => ErrorKind::KeyDisabled,
+        KeyState::Destroyed => ErrorKind::KeyDestroyed,
+        KeyState::PendingDeletion | KeyState::PendingImport => ErrorKind::KeyUnusable,
+        KeyState::Unavailable => ErrorKind::Unavailable,
+    };
+    Err(Error::new(kind, format!("{verb} a tenant key that is {}", record.state)))
 }

@@ -7,13 +7,17 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::bucket_key::BucketKeyPurpose;
+use crate::bucket_key::{BucketKeyPurpose, BucketKeyScope};
 use crate::env::{Clock, SystemClock};
 use crate::error::ErrorKind;
 use crate::fixtures::{data_key, kms, purpose, ramp};
+use crate::gate::{Access, KeyUse};
 use crate::gate::{JobId, Reason};
 use crate::lifecycle::KeyState;
+use crate::slots::SlotName;
 use crate::store::{MemoryStore, PassphraseStore};
+use crate::types::EncryptionContext;
+use crate::wrap::WrapKind;
 
 const ADA: TenantId = TenantId::from_bytes([0xad; 16]);
 const BOB: TenantId = TenantId::from_bytes([0xb0; 16]);
@@ -70,8 +74,8 @@ fn everything_reads_back_after_opening_again() {
     let (kms, store, env) = kms(dir.path(), 1);
     let ada = kms.create_tenant_key(ADA).unwrap();
     let bob = kms.create_tenant_key(BOB).unwrap();
-    kms.disable(BOB, bob.id).unwrap();
-    let permit = kms.permit(&purpose(ADA), ada.id).unwrap();
+    kms.disable(&purpose(BOB), bob.id).unwrap();
+    let permit = kms.permit(&purpose(ADA), ada.id, Access::direct(KeyUse::Write)).unwrap();
     let (bucket_key, bucket_key_id, wrapped) =
         kms.create_bucket_key(&permit, &data_scope()).unwrap();
     assert_eq!(wrapped.kind(), WrapKind::BucketKey);
@@ -85,8 +89,11 @@ fn everything_reads_back_after_opening_again() {
     assert_eq!(kms.describe(ADA, ada.id).unwrap(), ada);
     assert_eq!(kms.describe(BOB, bob.id).unwrap(), described);
     assert_eq!(described.state, KeyState::Disabled);
-    assert_eq!(kind(kms.permit(&purpose(BOB), bob.id)), Some(ErrorKind::KeyDisabled));
-    let permit = kms.permit(&purpose(ADA), ada.id).unwrap();
+    assert_eq!(
+        kind(kms.permit(&purpose(BOB), bob.id, Access::direct(KeyUse::Write))),
+        Some(ErrorKind::KeyDisabled)
+    );
+    let permit = kms.permit(&purpose(ADA), ada.id, Access::direct(KeyUse::Write)).unwrap();
     let bucket_key = kms.unwrap_bucket_key(&permit, &wrapped, &data_scope()).unwrap();
     assert_eq!(bucket_key.id(), bucket_key_id);
     let unwrapped = bucket_key.unwrap_data_key(&permit, &data_wrap, &context).unwrap();
@@ -100,10 +107,10 @@ fn another_tenants_key_is_not_found() {
     let ada = kms.create_tenant_key(ADA).unwrap().id;
     let not_found = Some(ErrorKind::NotFound);
     assert_eq!(kind(kms.describe(BOB, ada)), not_found);
-    assert_eq!(kind(kms.permit(&purpose(BOB), ada)), not_found);
-    assert_eq!(kind(kms.disable(BOB, ada)), not_found);
-    assert_eq!(kind(kms.enable(BOB, ada)), not_found);
-    assert_eq!(kind(kms.rotate(BOB, ada)), not_found);
+    assert_eq!(kind(kms.permit(&purpose(BOB), ada, Access::direct(KeyUse::Write))), not_found);
+    assert_eq!(kind(kms.disable(&purpose(BOB), ada)), not_found);
+    assert_eq!(kind(kms.enable(&purpose(BOB), ada)), not_found);
+    assert_eq!(kind(kms.rotate(&purpose(BOB), ada)), not_found);
     let foreign = kms.describe(BOB, ada).unwrap_err().to_string();
     let unknown = TenantKeyId::from_bytes([9; 16]);
     let absent = kms.describe(BOB, unknown).unwrap_err().to_string();
@@ -116,9 +123,15 @@ fn only_tenants_reasons_get_permits() {
     let (kms, ..) = kms(dir.path(), 1);
     let id = kms.create_tenant_key(ADA).unwrap().id;
     let job = Reason::TenantJob { job: JobId::from("export-1") };
-    assert!(kms.permit(&Purpose { reason: job, ..purpose(ADA) }, id).is_ok());
+    assert!(
+        kms.permit(&Purpose { reason: job, ..purpose(ADA) }, id, Access::direct(KeyUse::Write))
+            .is_ok()
+    );
     let support = Purpose { reason: Reason::CustomerSupport, ..purpose(ADA) };
-    assert_eq!(kind(kms.permit(&support, id)), Some(ErrorKind::Refused));
+    assert_eq!(
+        kind(kms.permit(&support, id, Access::direct(KeyUse::Write))),
+        Some(ErrorKind::Refused)
+    );
 }
 
 #[test]
@@ -128,7 +141,7 @@ fn a_bucket_key_opens_only_as_what_it_is() {
     let ada = kms.create_tenant_key(ADA).unwrap().id;
     let other = kms.create_tenant_key(ADA).unwrap().id;
     let bob = kms.create_tenant_key(BOB).unwrap().id;
-    let permit = kms.permit(&purpose(ADA), ada).unwrap();
+    let permit = kms.permit(&purpose(ADA), ada, Access::direct(KeyUse::Write)).unwrap();
     let (_, _, wrapped) = kms.create_bucket_key(&permit, &data_scope()).unwrap();
     let corrupt = Some(ErrorKind::Corrupt);
     for scope in [
@@ -139,7 +152,7 @@ fn a_bucket_key_opens_only_as_what_it_is() {
         assert_eq!(kind(kms.unwrap_bucket_key(&permit, &wrapped, &scope)), corrupt);
     }
     for (tenant, id) in [(ADA, other), (BOB, bob)] {
-        let permit = kms.permit(&purpose(tenant), id).unwrap();
+        let permit = kms.permit(&purpose(tenant), id, Access::direct(KeyUse::Write)).unwrap();
         assert_eq!(kind(kms.unwrap_bucket_key(&permit, &wrapped, &data_scope())), corrupt);
     }
 }
@@ -151,7 +164,7 @@ fn a_permit_of_another_manager_is_misuse() {
     let (second, ..) = kms(second_dir.path(), 1);
     let id = first.create_tenant_key(ADA).unwrap().id;
     assert_eq!(second.create_tenant_key(ADA).unwrap().id, id, "one seed, one id");
-    let permit = first.permit(&purpose(ADA), id).unwrap();
+    let permit = first.permit(&purpose(ADA), id, Access::direct(KeyUse::Write)).unwrap();
     assert_eq!(kind(second.create_bucket_key(&permit, &data_scope())), Some(ErrorKind::Misuse));
 }
 
@@ -168,24 +181,24 @@ fn disable_is_at_once_and_enable_asks_for_new_permits() {
             told.fetch_add(1, Ordering::SeqCst);
         })
     });
-    let old = kms.permit(&purpose(ADA), id).unwrap();
+    let old = kms.permit(&purpose(ADA), id, Access::direct(KeyUse::Write)).unwrap();
     let (_, _, wrapped) = kms.create_bucket_key(&old, &data_scope()).unwrap();
     let entry = kms.entry(ADA, id).unwrap();
     assert_eq!(lock(&entry.materials).len(), 1);
-    kms.disable(ADA, id).unwrap();
+    kms.disable(&purpose(ADA), id).unwrap();
     assert!(lock(&entry.materials).is_empty(), "unwrapped materials are gone");
     assert_eq!(told.load(Ordering::SeqCst), 1);
     let disabled = Some(ErrorKind::KeyDisabled);
     assert_eq!(kind(old.enter()), disabled);
     assert_eq!(kind(kms.unwrap_bucket_key(&old, &wrapped, &data_scope())), disabled);
     assert_eq!(kind(kms.create_bucket_key(&old, &data_scope())), disabled);
-    assert_eq!(kind(kms.permit(&purpose(ADA), id)), disabled);
-    assert_eq!(kind(kms.rotate(ADA, id)), disabled);
-    kms.disable(ADA, id).unwrap();
-    kms.enable(ADA, id).unwrap();
-    kms.enable(ADA, id).unwrap();
+    assert_eq!(kind(kms.permit(&purpose(ADA), id, Access::direct(KeyUse::Write))), disabled);
+    assert_eq!(kind(kms.rotate(&purpose(ADA), id)), disabled);
+    kms.disable(&purpose(ADA), id).unwrap();
+    kms.enable(&purpose(ADA), id).unwrap();
+    kms.enable(&purpose(ADA), id).unwrap();
     assert_eq!(kind(old.enter()), disabled);
-    let new = kms.permit(&purpose(ADA), id).unwrap();
+    let new = kms.permit(&purpose(ADA), id, Access::direct(KeyUse::Write)).unwrap();
     assert!(kms.unwrap_bucket_key(&new, &wrapped, &data_scope()).is_ok());
     assert_eq!(kms.describe(ADA, id).unwrap().state, KeyState::Enabled);
 }
@@ -196,7 +209,9 @@ fn no_chunk_starts_after_disable_with_64_streams_open() {
     let dir = dir();
     let (kms, ..) = kms(dir.path(), 1);
     let id = kms.create_tenant_key(ADA).unwrap().id;
-    let permits: Vec<_> = (0..STREAMS).map(|_| kms.permit(&purpose(ADA), id).unwrap()).collect();
+    let permits: Vec<_> = (0..STREAMS)
+        .map(|_| kms.permit(&purpose(ADA), id, Access::direct(KeyUse::Write)).unwrap())
+        .collect();
     let chunks = AtomicU64::new(0);
     thread::scope(|scope| {
         for permit in &permits {
@@ -212,7 +227,7 @@ fn no_chunk_starts_after_disable_with_64_streams_open() {
             thread::yield_now();
         }
         let start_ns = SystemClock.monotonic_ns();
-        kms.disable(ADA, id).unwrap();
+        kms.disable(&purpose(ADA), id).unwrap();
         let settled = chunks.load(Ordering::SeqCst);
         let took = Duration::from_nanos(SystemClock.monotonic_ns() - start_ns);
         thread::yield_now();
@@ -226,16 +241,16 @@ fn rotation_wraps_under_a_new_material_and_reads_the_old() {
     let dir = dir();
     let (kms, store, env) = kms(dir.path(), 1);
     let id = kms.create_tenant_key(ADA).unwrap().id;
-    let permit = kms.permit(&purpose(ADA), id).unwrap();
+    let permit = kms.permit(&purpose(ADA), id, Access::direct(KeyUse::Write)).unwrap();
     let (_, _, old) = kms.create_bucket_key(&permit, &data_scope()).unwrap();
-    let rotated = kms.rotate(ADA, id).unwrap();
+    let rotated = kms.rotate(&purpose(ADA), id).unwrap();
     assert_eq!(rotated.current_material, 2);
     assert_ne!(rotated.materials[0].id, rotated.materials[1].id);
     let (_, _, new) = kms.create_bucket_key(&permit, &data_scope()).unwrap();
     assert_eq!((old.wrapping_version(), new.wrapping_version()), (1, 2));
     drop(kms);
     let kms = Kms::open(dir.path(), &store, env).unwrap();
-    let permit = kms.permit(&purpose(ADA), id).unwrap();
+    let permit = kms.permit(&purpose(ADA), id, Access::direct(KeyUse::Write)).unwrap();
     for wrapped in [old, new] {
         kms.unwrap_bucket_key(&permit, &wrapped, &data_scope()).unwrap();
     }
@@ -248,9 +263,9 @@ fn a_key_has_at_most_256_materials() {
     let (kms, ..) = kms(dir.path(), 1);
     let id = kms.create_tenant_key(ADA).unwrap().id;
     for _ in 1..256 {
-        kms.rotate(ADA, id).unwrap();
+        kms.rotate(&purpose(ADA), id).unwrap();
     }
-    assert_eq!(kind(kms.rotate(ADA, id)), Some(ErrorKind::Full));
+    assert_eq!(kind(kms.rotate(&purpose(ADA), id)), Some(ErrorKind::Full));
 }
 
 #[test]
@@ -261,13 +276,13 @@ fn changes_compact_the_journal_and_survive() {
         kms.create_tenant_keys(&[ADA, BOB]).unwrap().iter().map(|key| key.id).collect();
     // A key of many materials has a long record, so that compaction comes soon.
     for _ in 1..100 {
-        kms.rotate(ADA, ids[0]).unwrap();
+        kms.rotate(&purpose(ADA), ids[0]).unwrap();
     }
     for _ in 0..40 {
-        kms.disable(ADA, ids[0]).unwrap();
-        kms.enable(ADA, ids[0]).unwrap();
+        kms.disable(&purpose(ADA), ids[0]).unwrap();
+        kms.enable(&purpose(ADA), ids[0]).unwrap();
     }
-    let length = fs::metadata(dir.path().join("keys/keyring")).unwrap().len();
+    let length = fs::metadata(dir.path().join("keys/keyring.1")).unwrap().len();
     assert!(length < 1_500_000, "{length} bytes after 180 changes of up to 18 KiB");
     let before = kms.list(ADA);
     drop(kms);
@@ -293,7 +308,7 @@ fn files_that_others_may_read_are_refused() {
     let (kms, store, env) = kms(dir.path(), 1);
     kms.create_tenant_key(ADA).unwrap();
     drop(kms);
-    for name in ["keys/root.sealed", "keys/keyring", "keys/slots", "keys"] {
+    for name in ["keys/root.sealed", "keys/keyring.1", "keys/slots.1", "keys"] {
         let path = dir.path().join(name);
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, if name == "keys" { 0o700 } else { 0o600 });
@@ -321,7 +336,7 @@ fn a_wrong_passphrase_is_told_from_damage() {
     assert!(Kms::open(dir.path(), &right, env.clone()).is_ok());
     let path = dir.path().join("keys/root.sealed");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[60] ^= 1;
+    bytes[120] ^= 1;
     fs::write(&path, bytes).unwrap();
     assert_eq!(kind(Kms::open(dir.path(), &right, env)), Some(ErrorKind::Corrupt));
 }
@@ -358,16 +373,16 @@ fn a_crash_between_slot_and_journal_leaves_no_trace() {
     let dir = dir();
     let (kms, store, env) = kms(dir.path(), 1);
     let first = kms.create_tenant_key(ADA).unwrap();
-    let journal = fs::read(dir.path().join("keys/keyring")).unwrap();
+    let journal = fs::read(dir.path().join("keys/keyring.1")).unwrap();
     let lost = kms.create_tenant_key(ADA).unwrap();
     drop(kms);
-    fs::write(dir.path().join("keys/keyring"), &journal).unwrap();
+    fs::write(dir.path().join("keys/keyring.1"), &journal).unwrap();
     let kms = Kms::open(dir.path(), &store, env).unwrap();
     assert_eq!(kms.list(ADA), [first]);
     assert_eq!(kind(kms.describe(ADA, lost.id)), Some(ErrorKind::NotFound));
     // Its slot is used again, and the new key works.
     let next = kms.create_tenant_key(ADA).unwrap();
-    let permit = kms.permit(&purpose(ADA), next.id).unwrap();
+    let permit = kms.permit(&purpose(ADA), next.id, Access::direct(KeyUse::Write)).unwrap();
     assert!(kms.create_bucket_key(&permit, &data_scope()).is_ok());
 }
 
@@ -376,15 +391,15 @@ fn an_erased_slot_is_a_destroyed_key_and_a_damaged_one_is_not() {
     let dir = dir();
     let (kms, ..) = kms(dir.path(), 1);
     let keys = kms.create_tenant_keys(&[ADA, BOB]).unwrap();
-    kms.slots.erase(0).unwrap();
-    let permit = kms.permit(&purpose(ADA), keys[0].id).unwrap();
+    read(&kms.vault).slots.erase(0).unwrap();
+    let permit = kms.permit(&purpose(ADA), keys[0].id, Access::direct(KeyUse::Write)).unwrap();
     let made = kms.create_bucket_key(&permit, &data_scope());
     assert_eq!(kind(made), Some(ErrorKind::KeyDestroyed));
-    let path = dir.path().join("keys/slots");
+    let path = dir.path().join("keys/slots.1");
     let mut bytes = fs::read(&path).unwrap();
     bytes[2 * 4096 + 40] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let permit = kms.permit(&purpose(BOB), keys[1].id).unwrap();
+    let permit = kms.permit(&purpose(BOB), keys[1].id, Access::direct(KeyUse::Write)).unwrap();
     assert_eq!(kind(kms.create_bucket_key(&permit, &data_scope())), Some(ErrorKind::Corrupt));
 }
 
@@ -410,7 +425,7 @@ fn ten_thousand_tenants_open_in_less_than_a_second() {
     let start_ns = SystemClock.monotonic_ns();
     for tenant in &tenants {
         let id = kms.default_tenant_key(*tenant).unwrap();
-        let permit = kms.permit(&purpose(*tenant), id).unwrap();
+        let permit = kms.permit(&purpose(*tenant), id, Access::direct(KeyUse::Write)).unwrap();
         kms.create_bucket_key(&permit, &data_scope()).unwrap();
     }
     let used = Duration::from_nanos(SystemClock.monotonic_ns() - start_ns);
@@ -461,7 +476,7 @@ fn nothing_secret_is_in_the_files_or_in_debug_output() {
     let dir = dir();
     let (kms, ..) = kms(dir.path(), 1);
     let key = kms.create_tenant_key(ADA).unwrap();
-    let permit = kms.permit(&purpose(ADA), key.id).unwrap();
+    let permit = kms.permit(&purpose(ADA), key.id, Access::direct(KeyUse::Write)).unwrap();
     let (bucket_key, _, wrapped) = kms.create_bucket_key(&permit, &data_scope()).unwrap();
     let context = EncryptionContext::new().with(b"k", b"object").unwrap();
     let data_wrap =
@@ -469,10 +484,15 @@ fn nothing_secret_is_in_the_files_or_in_debug_output() {
     let entry = kms.entry(ADA, key.id).unwrap();
     let material = Arc::clone(&lock(&entry.materials)[&1]);
     let slot = SlotName { index: 0, tenant_key: key.id, material: 1 };
-    let slot_secret = kms.slots.read(&slot, &kms.mac_key).unwrap();
-    let secrets: [[u8; 32]; 4] =
-        [*kms.root_key.borrow(), *kms.mac_key.borrow(), *material.borrow(), *data_key().borrow()];
-    for name in ["root.sealed", "keyring", "slots"] {
+    let slot_secret = read(&kms.vault).slots.read(&slot, &kms.mac_key).unwrap();
+    let secrets: [[u8; 32]; 5] = [
+        *kms.node_secret.borrow(),
+        *read(&kms.vault).root_key.borrow(),
+        *kms.mac_key.borrow(),
+        *material.borrow(),
+        *data_key().borrow(),
+    ];
+    for name in ["root.sealed", "keyring.1", "slots.1"] {
         let bytes = fs::read(dir.path().join("keys").join(name)).unwrap();
         for secret in &secrets {
             assert!(!bytes.windows(32).any(|window| window == secret), "{name}");
