@@ -1,7 +1,7 @@
 //! Bucket keys: the level between a tenant key and the data keys of a bucket.
 //!
-//! Owns: their rows, their cache, when a new epoch begins, and which tenant key a bucket's new
-//! objects go under (decided in one function, [`BucketKeys::default_tenant_key`]).
+//! Owns: when a new epoch begins, when an old wrap is made anew, and which tenant key a bucket's
+//! new objects go under (decided in one function, [`BucketKeys::default_tenant_key`]).
 //! Knows nothing of: objects, chunks; how a wrap is made is kms's business.
 //!
 //! Invariants
@@ -9,23 +9,31 @@
 //!   asked for on every access, cached or not.
 //! - A cached key belongs to one generation of the gate: after a disable it is unwrapped anew.
 //! - At most [`USES_MAX`] data keys are wrapped under one epoch (keys.md §2.9: blast radius).
-//!   Bytes: docs/FORMAT.md, "Rows", table K.
+//! - New objects go under an epoch that was made under the tenant key's current material, so a
+//!   rotation begins a new epoch. Epochs are counted per bucket, over all its tenant keys, and a
+//!   number is never used again.
+//!   Bytes: docs/FORMAT.md, "Rows", tables K and X.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod cache;
+mod rows;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use kluis_kms::{
-    BucketKey, BucketKeyPurpose, BucketKeyScope, Env, FieldCipher, FieldName, Kms, Purpose,
-    TenantKeyId, UnwrapPermit,
+    Access, BucketKey, BucketKeyPurpose, BucketKeyScope, Env, FieldCipher, FieldName, KeyUse, Kms,
+    Purpose, TenantId, TenantKeyId, UnwrapPermit, WrapGuard,
 };
+use tokio::sync::Semaphore;
 
 use crate::commit::{Committer, Draft};
 use crate::error::{Error, ErrorKind, Result};
-use crate::meta::{Change, Condition, ScanStep};
-use crate::namespace::{Table, TenantNs};
+use crate::meta::ScanStep;
+use crate::namespace::{Table, TenantNs, blocking};
 use crate::rows::BucketKeyRow;
 use crate::types::{BucketId, NsId, ObjectKey};
+use cache::{Cache, Current, WriteLease};
+pub(crate) use rows::{IndexName, PURPOSES, RowName, change_row, delete_all, material_prefix};
 
 /// Data keys under one epoch of a bucket key.
 const USES_MAX: u32 = 1 << 20;
@@ -33,19 +41,20 @@ const USES_MAX: u32 = 1 << 20;
 const USES_STEP: u32 = 1 << 16;
 /// How long an epoch takes new objects, in milliseconds: 30 days.
 const EPOCH_MS: u64 = 30 * 24 * 3_600 * 1_000;
-/// Bucket keys kept unwrapped: two slots of locked memory each, well under the limit of kms.
-const CACHED_MAX: usize = 4_096;
-/// Buckets whose current epoch is remembered: 40 bytes each, so 2.5 MiB. Forgetting one costs its
-/// next write a commit and a part of its reservation.
-const CURRENT_MAX: usize = 1 << 16;
 /// Tries to begin an epoch before giving up: each failure means that somebody else began one.
 const TRIES_MAX: usize = 16;
+/// Wraps made anew at once beside requests. What finds no room is done at its next load, or by a
+/// job.
+const LAZY_MAX: usize = 8;
 
 /// Both keys of one epoch of one bucket, unwrapped.
 pub(crate) struct EpochKeys {
     epoch: u32,
     tenant_key: TenantKeyId,
     created_ms: u64,
+    born_material: u32,
+    /// What the data key's wrap was under when it was opened, for the audit trail.
+    material: u32,
     generation: u64,
     data: BucketKey,
     fields: FieldCipher,
@@ -56,6 +65,8 @@ pub(crate) struct EpochKeys {
 pub(crate) struct BucketAccess {
     pub(crate) permit: Arc<UnwrapPermit>,
     keys: Arc<EpochKeys>,
+    /// Counts a write as under way until its commit: jobs wait for those under old epochs.
+    _lease: Option<Arc<WriteLease>>,
 }
 
 impl BucketAccess {
@@ -92,18 +103,14 @@ impl BucketAccess {
     }
 }
 
-/// Which epoch takes a bucket's new objects, and for how many more.
+/// What an epoch has to be to take a new object.
 #[derive(Clone, Copy)]
-struct Current {
-    epoch: u32,
-    uses_left: u32,
-}
-
-#[derive(Default)]
-struct Cache {
-    epochs: HashMap<(NsId, BucketId, u32), (Arc<EpochKeys>, u64)>,
-    current: HashMap<(NsId, BucketId), Current>,
-    tick: u64,
+struct Wanted {
+    tenant_key: TenantKeyId,
+    /// The tenant key's current material.
+    material: u32,
+    /// When the epoch may have been made at the earliest.
+    since_ms: u64,
 }
 
 /// The bucket keys of all tenants.
@@ -111,12 +118,14 @@ pub(crate) struct BucketKeys {
     kms: Arc<Kms>,
     env: Env,
     committer: Arc<Committer>,
-    cache: Mutex<Cache>,
+    cache: Cache,
+    lazy: Arc<Semaphore>,
 }
 
 impl BucketKeys {
     pub(crate) fn new(kms: Arc<Kms>, env: Env, committer: Arc<Committer>) -> Self {
-        Self { kms, env, committer, cache: Mutex::default() }
+        let lazy = Arc::new(Semaphore::new(LAZY_MAX));
+        Self { kms, env, committer, cache: Cache::default(), lazy }
     }
 
     /// The tenant key that new objects of `ns` go under.
@@ -124,23 +133,48 @@ impl BucketKeys {
         Ok(self.kms.default_tenant_key(ns.tenant())?)
     }
 
-    /// Leave to write into `bucket` under its current epoch; counts as one use.
+    /// Leave to write into `bucket` under the current epoch of `tenant_key`, or of the default key
+    /// where none is named; counts as one use.
     pub(crate) async fn for_write(
         &self,
         ns: &TenantNs,
         purpose: &Purpose,
         bucket: BucketId,
+        tenant_key: Option<TenantKeyId>,
     ) -> Result<BucketAccess> {
-        let tenant_key = self.default_tenant_key(ns)?;
+        let tenant_key = match tenant_key {
+            Some(named) => named,
+            None => self.default_tenant_key(ns)?,
+        };
+        self.for_write_since(ns, purpose, bucket, tenant_key, 0).await
+    }
+
+    /// As [`Self::for_write`], under an epoch made at or after `since_ms`.
+    pub(crate) async fn for_write_since(
+        &self,
+        ns: &TenantNs,
+        purpose: &Purpose,
+        bucket: BucketId,
+        tenant_key: TenantKeyId,
+        since_ms: u64,
+    ) -> Result<BucketAccess> {
+        let access = Access::in_bucket(KeyUse::Write, *bucket.as_bytes());
         for _ in 0..TRIES_MAX {
-            if let Some(epoch) = self.take_use(ns.ns(), bucket) {
-                let access = self.for_epoch(ns, purpose, bucket, epoch).await?;
-                if access.keys.tenant_key == tenant_key && !self.is_old(&access.keys) {
-                    return Ok(access);
+            if let Some((epoch, lease)) = self.cache.take_use(ns.ns(), bucket, tenant_key) {
+                let leave = self.for_epoch(ns, purpose, bucket, epoch, access).await?;
+                // Asked behind the lease: a rotation that this does not see finds the lease.
+                let material = self.material(ns.tenant(), tenant_key)?;
+                let wanted = Wanted { tenant_key, material, since_ms };
+                let keys = &leave.keys;
+                let made = (keys.tenant_key, keys.born_material, keys.created_ms);
+                if self.takes_new(&wanted, made) {
+                    return Ok(BucketAccess { _lease: Some(Arc::new(lease)), ..leave });
                 }
             }
-            match self.begin(ns, purpose, bucket, tenant_key).await {
-                Ok(current) => self.take_up(ns.ns(), bucket, current),
+            let material = self.material(ns.tenant(), tenant_key)?;
+            let wanted = Wanted { tenant_key, material, since_ms };
+            match self.begin(ns, purpose, bucket, &wanted).await {
+                Ok(current) => self.cache.take_up((ns.ns(), bucket, tenant_key), current),
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
@@ -155,153 +189,160 @@ impl BucketKeys {
         purpose: &Purpose,
         bucket: BucketId,
         epoch: u32,
+        mut access: Access,
     ) -> Result<BucketAccess> {
-        if let Some(keys) = self.cached(ns.ns(), bucket, epoch) {
-            let permit = Arc::new(self.kms.permit(purpose, keys.tenant_key)?);
-            if permit.generation() == keys.generation {
-                return Ok(BucketAccess { permit, keys });
+        if let Some(keys) = self.cache.epoch(ns.ns(), bucket, epoch) {
+            access.material = Some(keys.material);
+            let permit = Arc::new(self.kms.permit(purpose, keys.tenant_key, access)?);
+            let is_stale = keys.data.is_stale(&*self.env.clock);
+            if permit.generation() == keys.generation && !is_stale {
+                return Ok(BucketAccess { permit, keys, _lease: None });
             }
         }
-        let data = self.row(ns, bucket, BucketKeyPurpose::Data, epoch).await?;
-        let meta = self.row(ns, bucket, BucketKeyPurpose::Meta, epoch).await?;
-        let permit = Arc::new(self.kms.permit(purpose, data.tenant_key)?);
-        let keys = Arc::new(self.unwrap(ns, &permit, bucket, epoch, (&data, &meta))?);
+        let name = |purpose| RowName { bucket, purpose, epoch };
+        let data = name(BucketKeyPurpose::Data).read(ns).await?;
+        let meta = name(BucketKeyPurpose::Meta).read(ns).await?;
+        access.material = data.material();
+        let permit = Arc::new(self.kms.permit(purpose, data.tenant_key, access)?);
+        let is_old = data.material().min(meta.material())
+            < Some(self.material(ns.tenant(), data.tenant_key)?);
+        let keys = Arc::new(self.unwrap(ns, &permit, bucket, epoch, (data, meta)).await?);
         // Inside the gate, so that whoever closes it wipes these too.
         let in_flight = permit.enter()?;
-        self.remember(ns.ns(), bucket, Arc::clone(&keys));
+        self.cache.remember(ns.ns(), bucket, Arc::clone(&keys));
         drop(in_flight);
-        Ok(BucketAccess { permit, keys })
+        if is_old {
+            self.rewrap_beside(ns, &permit, bucket, epoch);
+        }
+        Ok(BucketAccess { permit, keys, _lease: None })
     }
 
     /// Forgets a bucket that was deleted.
     pub(crate) fn forget(&self, ns: NsId, bucket: BucketId) {
-        let mut cache = self.cache();
-        cache.current.remove(&(ns, bucket));
-        cache.epochs.retain(|(of, in_bucket, _), _| (*of, *in_bucket) != (ns, bucket));
+        self.cache.forget_bucket(ns, bucket);
     }
 
     /// Wipes what was unwrapped under a tenant key whose gate closed.
     pub(crate) fn forget_tenant_key(&self, tenant_key: TenantKeyId) {
-        self.cache().epochs.retain(|_, (keys, _)| keys.tenant_key != tenant_key);
+        self.cache.forget_tenant_key(tenant_key);
     }
 
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The epochs of a namespace that writes under way will commit under.
+    pub(crate) fn writes_under_way(&self, ns: NsId) -> Vec<(BucketId, u32)> {
+        self.cache.writes(ns)
     }
 
-    fn take_use(&self, ns: NsId, bucket: BucketId) -> Option<u32> {
-        let mut cache = self.cache();
-        let current = cache.current.get_mut(&(ns, bucket))?;
-        current.uses_left = current.uses_left.checked_sub(1)?;
-        Some(current.epoch)
+    /// A commit that puts one bucket key under its tenant key's current material, and writes down
+    /// what an earlier build left out of the index; none if there is nothing to do. The guard is
+    /// held until the commit returned.
+    ///
+    /// # Errors
+    /// Those of the tenant key.
+    pub(crate) async fn rewrapped(
+        &self,
+        ns: &TenantNs,
+        permit: &Arc<UnwrapPermit>,
+        name: RowName,
+    ) -> Result<Option<(Draft, WrapGuard)>> {
+        rewrapped(&self.kms, ns, permit, name).await
     }
 
-    fn take_up(&self, ns: NsId, bucket: BucketId, current: Current) {
-        let mut cache = self.cache();
-        if cache.current.len() >= CURRENT_MAX {
-            // Any of them: what its reservation had left is wasted.
-            let some = cache.current.keys().next().copied();
-            some.and_then(|some| cache.current.remove(&some));
-        }
-        cache.current.insert((ns, bucket), current);
-    }
-
-    fn is_old(&self, keys: &EpochKeys) -> bool {
-        self.env.clock.now_ms().saturating_sub(keys.created_ms) > EPOCH_MS
-    }
-
-    fn cached(&self, ns: NsId, bucket: BucketId, epoch: u32) -> Option<Arc<EpochKeys>> {
-        let mut cache = self.cache();
-        cache.tick += 1;
-        let tick = cache.tick;
-        let (keys, used) = cache.epochs.get_mut(&(ns, bucket, epoch))?;
-        *used = tick;
-        Some(Arc::clone(keys))
-    }
-
-    fn remember(&self, ns: NsId, bucket: BucketId, keys: Arc<EpochKeys>) {
-        let mut cache = self.cache();
-        cache.tick += 1;
-        let tick = cache.tick;
-        cache.epochs.insert((ns, bucket, keys.epoch), (keys, tick));
-        if cache.epochs.len() > CACHED_MAX {
-            let oldest = cache.epochs.iter().min_by_key(|(_, (_, used))| *used);
-            if let Some(oldest) = oldest.map(|(which, _)| *which) {
-                cache.epochs.remove(&oldest);
+    /// Makes the wraps of an epoch anew beside the request that loaded it. Best effort.
+    fn rewrap_beside(
+        &self,
+        ns: &TenantNs,
+        permit: &Arc<UnwrapPermit>,
+        bucket: BucketId,
+        epoch: u32,
+    ) {
+        let Ok(room) = Arc::clone(&self.lazy).try_acquire_owned() else { return };
+        let (kms, committer) = (Arc::clone(&self.kms), Arc::clone(&self.committer));
+        let (ns, permit) = (ns.clone(), Arc::clone(permit));
+        tokio::spawn(async move {
+            let _room = room;
+            for purpose in PURPOSES {
+                let name = RowName { bucket, purpose, epoch };
+                let outcome = match rewrapped(&kms, &ns, &permit, name).await {
+                    Ok(Some((draft, guard))) => {
+                        let outcome = committer.commit(draft).await;
+                        drop(guard);
+                        outcome
+                    }
+                    other => other.map(|_| ()),
+                };
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "a bucket key was not wrapped anew; later again");
+                }
             }
-        }
+        });
     }
 
-    async fn row(
-        &self,
-        ns: &TenantNs,
-        bucket: BucketId,
-        purpose: BucketKeyPurpose,
-        epoch: u32,
-    ) -> Result<BucketKeyRow> {
-        let parts: [&[u8]; 3] = [bucket.as_bytes(), tag(purpose), &epoch.to_be_bytes()];
-        let value = ns.get(Table::BucketKeys, &parts).await?.ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, format!("find epoch {epoch} of a bucket key"))
-        })?;
-        BucketKeyRow::decode(&value)
+    fn material(&self, tenant: TenantId, tenant_key: TenantKeyId) -> Result<u32> {
+        Ok(self.kms.describe(tenant, tenant_key)?.current_material)
     }
 
-    fn unwrap(
+    fn takes_new(&self, wanted: &Wanted, made: (TenantKeyId, u32, u64)) -> bool {
+        let (tenant_key, born_material, created_ms) = made;
+        let age_ms = self.env.clock.now_ms().saturating_sub(created_ms);
+        (tenant_key, born_material) == (wanted.tenant_key, wanted.material)
+            && created_ms >= wanted.since_ms
+            && age_ms <= EPOCH_MS
+    }
+
+    async fn unwrap(
         &self,
         ns: &TenantNs,
-        permit: &UnwrapPermit,
+        permit: &Arc<UnwrapPermit>,
         bucket: BucketId,
         epoch: u32,
-        rows: (&BucketKeyRow, &BucketKeyRow),
+        (data, meta): (BucketKeyRow, BucketKeyRow),
     ) -> Result<EpochKeys> {
-        let scope = |purpose| BucketKeyScope { bucket: *bucket.as_bytes(), epoch, purpose };
-        let data =
-            self.kms.unwrap_bucket_key(permit, &rows.0.wrapped, &scope(BucketKeyPurpose::Data))?;
-        let meta =
-            self.kms.unwrap_bucket_key(permit, &rows.1.wrapped, &scope(BucketKeyPurpose::Meta))?;
-        Ok(EpochKeys {
-            epoch,
-            tenant_key: rows.0.tenant_key,
-            created_ms: rows.0.created_ms,
-            generation: permit.generation(),
-            data,
-            fields: meta.field_cipher(ns.tenant(), bucket.as_bytes())?,
+        let erased = || Error::new(ErrorKind::KeyDestroyed, "unwrap an erased bucket key");
+        let (tenant_key, created_ms) = (data.tenant_key, data.created_ms);
+        let born_material = data.born_material;
+        let wraps = (data.wrapped.ok_or_else(erased)?, meta.wrapped.ok_or_else(erased)?);
+        let (kms, permit, tenant) = (Arc::clone(&self.kms), Arc::clone(permit), ns.tenant());
+        // The key may be in a store that takes its time.
+        blocking(move || {
+            let scope = |purpose| BucketKeyScope { bucket: *bucket.as_bytes(), epoch, purpose };
+            let data = kms.unwrap_bucket_key(&permit, &wraps.0, &scope(BucketKeyPurpose::Data))?;
+            let meta = kms.unwrap_bucket_key(&permit, &wraps.1, &scope(BucketKeyPurpose::Meta))?;
+            Ok(EpochKeys {
+                epoch,
+                tenant_key,
+                created_ms,
+                born_material,
+                material: wraps.0.wrapping_version(),
+                generation: permit.generation(),
+                data,
+                fields: meta.field_cipher(tenant, bucket.as_bytes())?,
+            })
         })
+        .await
     }
 
-    /// The newest epoch with uses reserved, or a new one if there is none that takes new objects.
+    /// The newest epoch under the wanted key with uses reserved, or a new one if there is none that
+    /// takes new objects.
     async fn begin(
         &self,
         ns: &TenantNs,
         purpose: &Purpose,
         bucket: BucketId,
-        tenant_key: TenantKeyId,
+        wanted: &Wanted,
     ) -> Result<Current> {
-        let newest = self.newest(ns, bucket).await?;
-        if let Some((epoch, held)) = &newest {
-            let row = BucketKeyRow::decode(held)?;
-            let young = self.env.clock.now_ms().saturating_sub(row.created_ms) <= EPOCH_MS;
-            if row.tenant_key == tenant_key && young && row.uses <= USES_MAX - USES_STEP {
-                return self.reserve(ns, bucket, *epoch, (held, row)).await;
+        let (last, newest) = newest(ns, bucket, wanted.tenant_key).await?;
+        if let Some((epoch, held)) = newest {
+            let row = BucketKeyRow::decode(&held)?;
+            let made = (row.tenant_key, row.born_material, row.created_ms);
+            let has_room = row.wrapped.is_some() && row.uses <= USES_MAX - USES_STEP;
+            if has_room && self.takes_new(wanted, made) {
+                return self.reserve(ns, bucket, epoch, (&held, row)).await;
             }
         }
-        let last = newest.map_or(0, |(epoch, _)| epoch);
         let epoch = last.checked_add(1).ok_or_else(|| {
             Error::new(ErrorKind::Misuse, "begin an epoch: the numbers are used up")
         })?;
-        self.create(ns, purpose, bucket, epoch, tenant_key).await
-    }
-
-    async fn newest(&self, ns: &TenantNs, bucket: BucketId) -> Result<Option<(u32, Bytes)>> {
-        let prefix = [bucket.as_bytes(), tag(BucketKeyPurpose::Data)].concat();
-        let skip = prefix.len();
-        ns.fold(Table::BucketKeys, &prefix, &[], None, move |newest, rest, value| {
-            if let Some(epoch) = rest.get(skip..).and_then(|epoch| epoch.first_chunk()) {
-                *newest = Some((u32::from_be_bytes(*epoch), Bytes::copy_from_slice(value)));
-            }
-            Ok(ScanStep::Next)
-        })
-        .await
+        self.create(ns, purpose, bucket, epoch, wanted.tenant_key).await
     }
 
     async fn reserve(
@@ -309,15 +350,14 @@ impl BucketKeys {
         ns: &TenantNs,
         bucket: BucketId,
         epoch: u32,
-        (held, mut row): (&Bytes, BucketKeyRow),
+        (held, before): (&Bytes, BucketKeyRow),
     ) -> Result<Current> {
-        let parts: [&[u8]; 3] =
-            [bucket.as_bytes(), tag(BucketKeyPurpose::Data), &epoch.to_be_bytes()];
-        let row_key = ns.row(Table::BucketKeys, &parts);
-        row.uses += USES_STEP;
-        let unchanged = Condition::RowIs { row: row_key.clone(), expected: Some(held.clone()) };
-        let change = Change::Put { row: row_key, value: row.encode().into() };
-        self.committer.commit(Draft::new(vec![unchanged], vec![change])).await?;
+        let name = RowName { bucket, purpose: BucketKeyPurpose::Data, epoch };
+        let row =
+            BucketKeyRow { uses: before.uses + USES_STEP, is_indexed: true, ..before.clone() };
+        let mut draft = Draft::default();
+        change_row(&mut draft, ns, name, Some((held, &before)), &row);
+        self.committer.commit(draft).await?;
         Ok(Current { epoch, uses_left: USES_STEP })
     }
 
@@ -329,27 +369,80 @@ impl BucketKeys {
         epoch: u32,
         tenant_key: TenantKeyId,
     ) -> Result<Current> {
-        let permit = self.kms.permit(purpose, tenant_key)?;
+        let access = Access::in_bucket(KeyUse::Write, *bucket.as_bytes());
+        let permit = Arc::new(self.kms.permit(purpose, tenant_key, access)?);
         let created_ms = self.env.clock.now_ms();
-        let (mut conditions, mut changes) = (Vec::new(), Vec::new());
-        for purpose in [BucketKeyPurpose::Data, BucketKeyPurpose::Meta] {
-            let scope = BucketKeyScope { bucket: *bucket.as_bytes(), epoch, purpose };
-            let (_, _, wrapped) = self.kms.create_bucket_key(&permit, &scope)?;
-            let row = BucketKeyRow { tenant_key, created_ms, uses: USES_STEP, wrapped };
-            let parts: [&[u8]; 3] = [bucket.as_bytes(), tag(purpose), &epoch.to_be_bytes()];
-            let row_key = ns.row(Table::BucketKeys, &parts);
-            conditions.push(Condition::RowIs { row: row_key.clone(), expected: None });
-            changes.push(Change::Put { row: row_key, value: row.encode().into() });
+        let guard = self.kms.begin_wrap(&permit)?;
+        let (kms, wrapping) = (Arc::clone(&self.kms), Arc::clone(&permit));
+        let wraps = blocking(move || {
+            let mut wraps = Vec::new();
+            for purpose in PURPOSES {
+                let scope = BucketKeyScope { bucket: *bucket.as_bytes(), epoch, purpose };
+                wraps.push((purpose, kms.create_bucket_key(&wrapping, &scope)?.2));
+            }
+            Ok(wraps)
+        })
+        .await?;
+        let mut draft = Draft::default();
+        for (purpose, wrapped) in wraps {
+            let row = BucketKeyRow {
+                tenant_key,
+                created_ms,
+                uses: USES_STEP,
+                born_material: wrapped.wrapping_version(),
+                is_indexed: true,
+                wrapped: Some(wrapped),
+            };
+            change_row(&mut draft, ns, RowName { bucket, purpose, epoch }, None, &row);
         }
-        self.committer.commit(Draft::new(conditions, changes)).await?;
+        self.committer.commit(draft).await?;
+        drop(guard);
         Ok(Current { epoch, uses_left: USES_STEP })
     }
 }
 
-/// The byte between bucket and epoch in a row key.
-fn tag(purpose: BucketKeyPurpose) -> &'static [u8] {
-    match purpose {
-        BucketKeyPurpose::Data => b"d",
-        BucketKeyPurpose::Meta => b"m",
+/// The number of a bucket's last epoch, 0 for none, and its newest one under `tenant_key`.
+async fn newest(
+    ns: &TenantNs,
+    bucket: BucketId,
+    tenant_key: TenantKeyId,
+) -> Result<(u32, Option<(u32, Bytes)>)> {
+    let prefix = [bucket.as_bytes().as_slice(), rows::tag(BucketKeyPurpose::Data)].concat();
+    ns.fold(Table::BucketKeys, &prefix, &[], (0, None), move |(last, newest), rest, value| {
+        *last = RowName::decode(rest)?.epoch;
+        if BucketKeyRow::decode(value)?.tenant_key == tenant_key {
+            *newest = Some((*last, Bytes::copy_from_slice(value)));
+        }
+        Ok(ScanStep::Next)
+    })
+    .await
+}
+
+async fn rewrapped(
+    kms: &Arc<Kms>,
+    ns: &TenantNs,
+    permit: &Arc<UnwrapPermit>,
+    name: RowName,
+) -> Result<Option<(Draft, WrapGuard)>> {
+    let Some((held, before)) = name.held(ns).await? else { return Ok(None) };
+    let Some(wrapped) = before.wrapped.clone() else { return Ok(None) };
+    if before.tenant_key != permit.tenant_key() {
+        return Ok(None);
     }
+    let guard = kms.begin_wrap(permit)?;
+    let current = kms.describe(permit.tenant(), permit.tenant_key())?.current_material;
+    let mut row = BucketKeyRow { is_indexed: true, ..before.clone() };
+    if wrapped.wrapping_version() < current {
+        let (kms, permit) = (Arc::clone(kms), Arc::clone(permit));
+        let RowName { bucket, purpose, epoch } = name;
+        let scope = BucketKeyScope { bucket: *bucket.as_bytes(), epoch, purpose };
+        let wrap = move || Ok(kms.rewrap_bucket_key(&permit, &wrapped, &scope)?);
+        row.wrapped = Some(blocking(wrap).await?);
+    }
+    if row == before {
+        return Ok(None);
+    }
+    let mut draft = Draft::default();
+    change_row(&mut draft, ns, name, Some((&held, &before)), &row);
+    Ok(Some((draft, guard)))
 }

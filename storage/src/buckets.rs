@@ -9,13 +9,16 @@
 use kluis_kms::Purpose;
 
 use crate::commit::Draft;
-use crate::engine::Engine;
+use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::COMMIT_TRIES_MAX;
 use crate::meta::{Condition, ScanStep};
 use crate::namespace::{Table, TenantNs};
 use crate::requests::{BucketPage, CreateBucket, ListBuckets};
 use crate::rows::{decode_bucket, encode_bucket};
-use crate::types::{BucketId, BucketInfo, BucketName};
+use crate::types::{
+    BucketEncryption, BucketId, BucketInfo, BucketName, KEY_NAME_BYTES_MAX, SseMode,
+};
 
 /// Buckets in one page at most (AWS: `max-buckets`).
 const PAGE_MAX: usize = 10_000;
@@ -40,6 +43,7 @@ impl Engine {
             created_ms: inner.env.clock.now_ms(),
             etag_rule: request.etag_rule,
             location: request.location,
+            encryption: BucketEncryption::default(),
         };
         let row = ns.row(Table::Buckets, &[bucket.name.as_str().as_bytes()]);
         let mut draft = Draft::default();
@@ -63,6 +67,46 @@ impl Engine {
         bucket(&ns, name).await
     }
 
+    /// Says how the bucket's objects are to be encrypted from now on. Those that are there stay as
+    /// they are.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Misuse`]: the default's mode is no mode of a bucket, or its key's name is too
+    ///   long.
+    /// - [`ErrorKind::NotFound`]: it is gone.
+    pub async fn set_bucket_encryption(
+        &self,
+        purpose: &Purpose,
+        bucket: &BucketInfo,
+        encryption: BucketEncryption,
+    ) -> Result<()> {
+        if let Some(default) = &encryption.default {
+            let names_key = !default.tenant_key.is_empty();
+            let is_mode = match default.mode {
+                SseMode::S3 => !names_key,
+                SseMode::Kms => default.tenant_key.len() <= KEY_NAME_BYTES_MAX,
+                SseMode::Customer => false,
+            };
+            if !is_mode {
+                return Err(Error::new(ErrorKind::Misuse, "configure a bucket's encryption"));
+            }
+        }
+        let inner = &self.inner;
+        let ns = inner.tenants.namespace(purpose.tenant)?;
+        for _ in 0..COMMIT_TRIES_MAX {
+            let (row, held, mut current) = inner.held_bucket(&ns, bucket).await?;
+            current.encryption = encryption.clone();
+            let mut draft = Draft::default();
+            draft.expect(row.clone(), Some(held));
+            draft.put(row, encode_bucket(&current));
+            match inner.committer.commit(draft).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                outcome => return outcome,
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "commit a bucket's encryption"))
+    }
+
     /// Deletes an empty bucket: this one, and not another that took its name.
     ///
     /// # Errors
@@ -71,41 +115,20 @@ impl Engine {
     pub async fn delete_bucket(&self, purpose: &Purpose, bucket: &BucketInfo) -> Result<()> {
         let inner = &self.inner;
         let ns = inner.tenants.namespace(purpose.tenant)?;
-        let id = bucket.id.as_bytes();
-        let mut draft = Draft::default();
-        let row = ns.row(Table::Buckets, &[bucket.name.as_str().as_bytes()]);
-        draft.delete_held(row, encode_bucket(bucket).into());
-        for table in [Table::Objects, Table::Multipart] {
-            // Mostly found here, and not on the thread that all commits share.
-            if has_row(&ns, table, id).await? {
-                inner.in_bucket(&ns, bucket).await?;
-                return Err(Error::new(ErrorKind::NotEmpty, "delete a bucket"));
+        for _ in 0..COMMIT_TRIES_MAX {
+            let draft = inner.draft_of_delete(&ns, bucket).await?;
+            match inner.committer.commit(draft).await {
+                Ok(()) => {
+                    inner.keys.forget(ns.ns(), bucket.id);
+                    return Ok(());
+                }
+                // It was not empty, a key of it or its configuration changed, or it is
+                // gone.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
             }
-            let prefix = ns.row(table, &[id]);
-            draft.conditions.push(Condition::RowsUnder { prefix, count: 0 });
         }
-        let keys = ns
-            .fold(Table::BucketKeys, id, &[], Vec::new(), |keys, rest, _| {
-                keys.push(rest.to_vec());
-                Ok(ScanStep::Next)
-            })
-            .await?;
-        for rest in keys {
-            let row = ns.row(Table::BucketKeys, &[&rest]);
-            draft.changes.push(crate::meta::Change::Delete { row });
-        }
-        match inner.committer.commit(draft).await {
-            Ok(()) => {
-                inner.keys.forget(ns.ns(), bucket.id);
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                // Either it was not empty, or somebody else deleted it first.
-                inner.in_bucket(&ns, bucket).await?;
-                Err(Error::new(ErrorKind::NotEmpty, "delete a bucket"))
-            }
-            Err(error) => Err(error),
-        }
+        Err(Error::new(ErrorKind::Conflict, "commit the end of a bucket"))
     }
 
     /// A page of the tenant's buckets.
@@ -136,6 +159,26 @@ impl Engine {
         buckets.truncate(limit);
         let last = buckets.last().map(|bucket| bucket.name.as_str().to_owned());
         Ok(BucketPage { buckets, next: last.filter(|_| more) })
+    }
+}
+
+impl Inner {
+    /// The commit that deletes a bucket and its keys, if it is empty.
+    async fn draft_of_delete(&self, ns: &TenantNs, bucket: &BucketInfo) -> Result<Draft> {
+        let id = bucket.id.as_bytes();
+        let (row, held, _) = self.held_bucket(ns, bucket).await?;
+        let mut draft = Draft::default();
+        draft.delete_held(row, held);
+        for table in [Table::Objects, Table::Multipart] {
+            // Mostly found here, and not on the thread that all commits share.
+            if has_row(ns, table, id).await? {
+                return Err(Error::new(ErrorKind::NotEmpty, "delete a bucket"));
+            }
+            let prefix = ns.row(table, &[id]);
+            draft.conditions.push(Condition::RowsUnder { prefix, count: 0 });
+        }
+        crate::bucket_keys::delete_all(ns, bucket.id, &mut draft).await?;
+        Ok(draft)
     }
 }
 

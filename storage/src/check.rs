@@ -9,19 +9,21 @@
 //! Opening the directory recovers it like a start does. Memory grows with the number of contents:
 //! about 100 bytes each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use kluis_kms::{Env, Kms, Purpose, Reason};
+use kluis_kms::{Env, Kms, Purpose, Reason, Rights};
 
 use crate::blob::{ExtentId, Location, Volume};
+use crate::bucket_keys::{IndexName, RowName};
 use crate::engine::{Engine, EngineConfig, open_parts};
 use crate::error::{Error, ErrorKind, Result};
+use crate::jobs::JobRow;
 use crate::meta::{Family, ScanStep, prefix_end};
 use crate::namespace::{MetaReader, Table, TenantNs, decode_object_key};
 use crate::requests::{GetRequest, ListBuckets};
-use crate::rows::{ContentRow, ObjectRow, PartRow, StreamRef, UploadRow};
+use crate::rows::{BucketKeyRow, ContentRow, ObjectRow, PartRow, StreamRef, UploadRow};
 use crate::types::{BucketInfo, Conditions, ContentId, ObjectKey, StreamId};
 
 /// Rows taken from a table at a time.
@@ -53,8 +55,15 @@ pub struct CheckReport {
     pub extent_bytes: u64,
     /// Objects whose every tag was verified; 0 without keys.
     pub objects: u64,
+    /// Jobs on record.
+    pub jobs: u64,
     /// Plaintext bytes of those objects.
     pub object_bytes: u64,
+    /// Objects that only a key of their client opens: their extents are verified, their tags not.
+    pub customer_objects: u64,
+    /// Objects under a tenant key that is off, waits for its material or is destroyed: their tags
+    /// are not verified either, and that is no damage.
+    pub locked_objects: u64,
     /// The damage, at most [`FINDINGS_MAX`] of it.
     pub findings: Vec<Finding>,
     /// How much damage there is in all.
@@ -148,6 +157,8 @@ impl Check<'_> {
         self.multipart_rows(ns, &mut references).await?;
         self.inline_rows(ns, &mut references).await?;
         self.location_rows(ns, volume, &mut references).await?;
+        self.key_rows(ns).await?;
+        self.job_rows(ns).await?;
         self.compare(ns, &references, queued);
         self.report.tenants += 1;
         (self.progress)(&self.report);
@@ -249,6 +260,50 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Compares bucket keys with the index of them by material.
+    async fn key_rows(&mut self, ns: &TenantNs) -> Result<()> {
+        let mut expected = BTreeSet::new();
+        let mut pages = Pages::new(ns, Table::BucketKeys);
+        while let Some(rows) = pages.next().await? {
+            for (rest, value) in rows {
+                let decoded = RowName::decode(&rest)
+                    .and_then(|name| Ok((name, BucketKeyRow::decode(&value)?)));
+                if let Some((name, row)) = self.row(ns, Table::BucketKeys, decoded) {
+                    expected.extend(IndexName::of(name, &row));
+                }
+            }
+        }
+        let mut pages = Pages::new(ns, Table::KeyIndex);
+        while let Some(rows) = pages.next().await? {
+            for (rest, _) in rows {
+                let decoded = IndexName::decode(&rest);
+                let Some(name) = self.row(ns, Table::KeyIndex, decoded) else { continue };
+                if !expected.remove(&name) {
+                    self.found(
+                        "reference",
+                        index_place(ns, &name),
+                        "an index row stands for nothing",
+                    );
+                }
+            }
+        }
+        for name in expected {
+            self.found("reference", index_place(ns, &name), "its index row is missing");
+        }
+        Ok(())
+    }
+
+    async fn job_rows(&mut self, ns: &TenantNs) -> Result<()> {
+        let mut pages = Pages::new(ns, Table::Jobs);
+        while let Some(rows) = pages.next().await? {
+            for (_, value) in rows {
+                let decoded = JobRow::decode(&value);
+                self.report.jobs += u64::from(self.row(ns, Table::Jobs, decoded).is_some());
+            }
+        }
+        Ok(())
+    }
+
     async fn extent(
         &mut self,
         ns: &TenantNs,
@@ -309,6 +364,8 @@ impl Check<'_> {
             principal: "kluis check".into(),
             reason: Reason::TenantJob { job: "check".into() },
             request_id: "check".into(),
+            action: "kluis:Check",
+            rights: Rights::of_tenant(),
         };
         let mut after = None;
         loop {
@@ -335,6 +392,15 @@ impl Check<'_> {
         while let Some(rows) = pages.next().await? {
             for (rest, value) in rows {
                 let read = read_object(engine, purpose, bucket, &rest).await;
+                let sealed = |error: &Error| error.kind() == ErrorKind::CustomerKeyMissing;
+                if read.as_ref().is_err_and(sealed) {
+                    self.report.customer_objects += 1;
+                    continue;
+                }
+                if read.as_ref().is_err_and(|error| is_locked(error.kind())) {
+                    self.report.locked_objects += 1;
+                    continue;
+                }
                 self.report.objects += 1;
                 match read {
                     Ok(bytes) => self.report.object_bytes += bytes,
@@ -352,7 +418,19 @@ impl Check<'_> {
     }
 }
 
+/// Where a bucket key is that the index is wrong about.
+fn index_place(ns: &TenantNs, name: &IndexName) -> String {
+    let IndexName { tenant_key, material, of } = name;
+    let (tenant, bucket, epoch) = (ns.tenant(), of.bucket, of.epoch);
+    format!("tenant {tenant} key {tenant_key} material {material} bucket {bucket} epoch {epoch}")
+}
+
 /// Verifies every tag of an object; its plaintext bytes.
+/// Whether an object is not read because of its tenant key's state.
+fn is_locked(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::KeyDestroyed | ErrorKind::KeyDisabled | ErrorKind::KeyUnusable)
+}
+
 async fn read_object(
     engine: &Engine,
     purpose: &Purpose,
@@ -368,6 +446,7 @@ async fn read_object(
         conditions: Conditions::default(),
         range: None,
         part_number: None,
+        customer_key: None,
     };
     let mut reply = engine.get(purpose, request).await?;
     let mut bytes = 0;

@@ -5,11 +5,12 @@
 //! Invariants
 //! - A shared content is counted before its new version appears, in the same commit.
 //! - The data key of a shared content is bound to the new version; the old wrap does not open it.
-//! - Bytes are read and encrypted anew when the copy asks for a checksum that the source lacks, or
-//!   for another way of encryption.
+//! - Bytes are read and encrypted anew, under a new data key, when the copy asks for a checksum
+//!   that the source lacks, for another mode or tenant key, or for just that, and whenever a
+//!   client's key is on either side.
 
 use bytes::Bytes;
-use kluis_kms::Purpose;
+use kluis_kms::{KeyUse, Purpose};
 
 use crate::body::CopyBody;
 use crate::bucket_keys::BucketAccess;
@@ -20,6 +21,7 @@ use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::get::open_content;
 use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, encode_context, object_row_key};
+use crate::jobs::JobKind;
 use crate::namespace::{Table, TenantNs};
 use crate::put::VersionParts;
 use crate::requests::{CopyRequest, GetReply, GetRequest, PutReceipt, PutRequest};
@@ -43,13 +45,16 @@ impl Engine {
         let inner = &self.inner;
         let ns = inner.tenants.namespace(purpose.tenant)?;
         inner.admit(0)?;
-        let access = inner.keys.for_write(&ns, purpose, request.bucket.id).await?;
+        let tenant_key = request.sse.tenant_key;
+        let access = inner.keys.for_write(&ns, purpose, request.bucket.id, tenant_key).await?;
         for _ in 0..COMMIT_TRIES_MAX {
             let (shared, record) = match inner.open_source(&ns, purpose, &request).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => continue,
                 opened => opened?,
             };
-            if !may_share(&shared.info, &access, &request) {
+            // What is shared would keep the data key that a job is replacing.
+            let replaced = inner.jobs.has(access.tenant_key(), JobKind::Reencrypt);
+            if replaced || !may_share(&shared.info, &access, &request) {
                 return self.copy_anew(purpose, request, shared).await;
             }
             match inner.copy_shared(&ns, purpose, &access, &request, &shared, record).await {
@@ -73,6 +78,7 @@ impl Engine {
             conditions: request.source_conditions.clone(),
             range: None,
             part_number: None,
+            customer_key: request.source_customer_key.clone(),
         };
         let GetReply { info, body, .. } =
             self.get(purpose, source).await.map_err(unchanged_is_failed)?;
@@ -89,7 +95,7 @@ impl Engine {
                     .find(|known| *known != ChecksumAlgorithm::Md5)
             })
             .unwrap_or(ChecksumAlgorithm::Crc64Nvme);
-        let md5 = request.sse == SseMode::S3 || request.bucket.etag_rule == ETagRule::Md5;
+        let md5 = request.sse.mode == SseMode::S3 || request.bucket.etag_rule == ETagRule::Md5;
         let algorithms =
             [Some(algorithm), md5.then_some(ChecksumAlgorithm::Md5)].into_iter().flatten();
         let body = CopyBody::new(body, info.size, &algorithms.collect::<Vec<_>>());
@@ -99,7 +105,6 @@ impl Engine {
             headers: request.headers.unwrap_or(info.headers),
             tags: request.tags.unwrap_or(source_seen.tags),
             sse: request.sse,
-            context: request.context,
             conditions: request.conditions,
             body: Box::new(body),
         };
@@ -120,8 +125,10 @@ pub(crate) fn unchanged_is_failed(error: Error) -> Error {
 /// Whether the copy is nothing but rows.
 fn may_share(info: &ObjectInfo, access: &BucketAccess, request: &CopyRequest<'_>) -> bool {
     let has = |wanted| info.checksums.iter().any(|checksum| checksum.algorithm == wanted);
-    info.tenant_key == access.tenant_key()
-        && info.sse == request.sse
+    !request.reencrypt
+        && info.tenant_key == access.tenant_key()
+        && info.sse == request.sse.mode
+        && info.sse != SseMode::Customer
         && request.source.0.etag_rule == request.bucket.etag_rule
         && info.size <= crate::types::PUT_BYTES_MAX
         && (request.checksum.is_none_or(has) && info.checksum_type == ChecksumType::FullObject)
@@ -144,7 +151,8 @@ impl Inner {
     ) -> Result<(Shared, (ContentRow, Bytes))> {
         let (bucket, object_key) = request.source;
         let held = self.held_or_absent(ns, bucket, object_key).await?;
-        let opened = self.open_row(ns, purpose, bucket, object_key, &held.row).await?;
+        let opened =
+            self.open_row(ns, purpose, bucket, (object_key, &held.row), KeyUse::Read).await?;
         request.source_conditions.check_source(&Validators {
             etag: opened.attributes.etag.clone(),
             modified_ms: held.row.modified_ms,
@@ -153,7 +161,9 @@ impl Inner {
         let row = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
         let row = row.ok_or_else(|| Error::new(ErrorKind::Conflict, "find a copy's content"))?;
         let record = ContentRow::decode(&row)?;
-        let (key, info, _) = open_content(ns, bucket, object_key, (&held, &opened), &record)?;
+        let customer_key = request.source_customer_key.as_deref();
+        let place = (bucket, object_key);
+        let (key, info, _) = open_content(ns, place, (&held, &opened), &record, customer_key)?;
         let of = (object_key, held.row.version.as_bytes());
         let tags = if held.row.tags.is_empty() {
             Tags::default()
@@ -174,7 +184,7 @@ impl Inner {
         held_record: (ContentRow, Bytes),
     ) -> Result<PutReceipt> {
         let info = &shared.info;
-        let context = encode_context(&request.context);
+        let context = encode_context(&request.sse.context);
         let etag = copied_etag(info);
         let parts = VersionParts {
             headers: request.headers.as_ref().unwrap_or(&info.headers),
@@ -191,8 +201,9 @@ impl Inner {
             bucket: request.bucket,
             object_key: request.object_key,
             content: shared.content,
-            sse: request.sse,
+            sse: request.sse.mode,
             context: &context,
+            customer_key: request.sse.customer_key.as_deref(),
         };
         let data_key = &shared.key.data_key;
         let row = self.seal_version(access, &binding, data_key, &held_record.0, &parts)?;
@@ -206,7 +217,7 @@ impl Inner {
             modified_ms: row.modified_ms,
             checksums: info.checksums.clone(),
             checksum_type: info.checksum_type,
-            sse: request.sse,
+            sse: request.sse.mode,
             tenant_key: access.tenant_key(),
         })
     }

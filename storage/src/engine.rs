@@ -23,6 +23,7 @@ use crate::bucket_keys::BucketKeys;
 use crate::commit::Committer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, open_disk};
+use crate::jobs::Jobs;
 use crate::meta::MetaStore;
 use crate::meta::rocks::{RocksMeta, RocksSettings};
 use crate::namespace::{MetaReader, blocking};
@@ -99,6 +100,7 @@ pub(crate) struct Inner {
     pub(crate) tenants: Tenants,
     pub(crate) keys: BucketKeys,
     pub(crate) pins: Pins,
+    pub(crate) jobs: Jobs,
     pub(crate) release_wanted: Arc<Notify>,
     pub(crate) read_ahead: Arc<Semaphore>,
     space: Arc<Space>,
@@ -147,6 +149,7 @@ impl Engine {
             read_ahead: Arc::new(Semaphore::new(config.read_ahead_max)),
             release_wanted: Arc::new(Notify::new()),
             pins: Pins::default(),
+            jobs: Jobs::new(),
             config,
             env,
             kms,
@@ -167,14 +170,16 @@ impl Engine {
             }
         }));
         tokio::spawn(crate::release::run(Arc::downgrade(&inner)));
+        inner.resume_jobs().await?;
         Ok(Self { inner })
     }
 
-    /// Closes in order: the segments, then the metadata. Requests must be over.
+    /// Closes in order: jobs, the segments, then the metadata. Requests must be over.
     ///
     /// # Errors
     /// [`ErrorKind::Fenced`]: a write or flush failed; the next start recovers.
     pub async fn close(&self) -> Result<()> {
+        self.inner.jobs.close().await;
         self.inner.volume.close().await?;
         let store = Arc::clone(self.inner.reader.store());
         blocking(move || store.close()).await

@@ -19,6 +19,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
+    /// The tenant key's policy and grants do not let the caller use it.
+    AccessDenied,
     /// The request body ended early, was too long, or failed one of the checks its sender asked
     /// for. The cause is the server's own body error; nothing was stored.
     Body,
@@ -26,6 +28,13 @@ pub enum ErrorKind {
     Conflict,
     /// Stored bytes failed a check. Do not retry; run `kluis check`.
     Corrupt,
+    /// The object or upload is encrypted with a client's key, and the request brings none.
+    CustomerKeyMissing,
+    /// The request brings a client's key, and the object or upload is encrypted without one.
+    CustomerKeyUnexpected,
+    /// The client's key is not the one that the object or upload was encrypted with; or somebody
+    /// changed the wrapped data key, which looks the same.
+    CustomerKeyWrong,
     /// The bucket or object exists already and the caller asked for it not to.
     Exists,
     /// A write or flush failed. The volume takes no more writes; restart the node, it recovers.
@@ -42,6 +51,8 @@ pub enum ErrorKind {
     KeyDestroyed,
     /// The tenant key is disabled, or was while the request ran. No byte followed.
     KeyDisabled,
+    /// The tenant key waits for its deletion or for the import of its material.
+    KeyUnusable,
     /// The caller broke a rule of this API: too long, out of bounds, wrong state.
     Misuse,
     /// The bucket still holds objects or uploads.
@@ -137,9 +148,11 @@ impl From<kluis_kms::Error> for Error {
     fn from(cause: kluis_kms::Error) -> Self {
         use kluis_kms::ErrorKind as Kms;
         let kind = match cause.kind() {
+            Kms::AccessDenied => ErrorKind::AccessDenied,
             Kms::Corrupt => ErrorKind::Corrupt,
             Kms::KeyDestroyed => ErrorKind::KeyDestroyed,
             Kms::KeyDisabled => ErrorKind::KeyDisabled,
+            Kms::KeyUnusable => ErrorKind::KeyUnusable,
             Kms::NotFound => ErrorKind::NotFound,
             Kms::Refused => ErrorKind::Refused,
             Kms::Unavailable => ErrorKind::Unavailable,

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kluis_kms::{ContentScope, Purpose, UnwrapPermit};
+use kluis_kms::{ContentScope, CustomerKey, KeyUse, Purpose, UnwrapPermit};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::blob::{Damage, ExtentId, Location};
 use crate::crypt::{ChunkDecryptor, chunk_bytes, chunk_count, within};
+use crate::customer::DataKeyWrapping;
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Binding, ContentKey, Held, Opened, open_heading, open_manifest, validators};
@@ -80,6 +81,8 @@ impl Engine {
     ///
     /// # Errors
     /// - [`ErrorKind::Corrupt`], [`ErrorKind::Tampered`]: stored bytes do not verify.
+    /// - [`ErrorKind::CustomerKeyMissing`], [`ErrorKind::CustomerKeyUnexpected`],
+    ///   [`ErrorKind::CustomerKeyWrong`]: the client's key is not what the object needs.
     /// - [`ErrorKind::InvalidRange`]: range or part number name no bytes of the object.
     /// - [`ErrorKind::KeyDisabled`], [`ErrorKind::KeyDestroyed`]: of the tenant key it is under.
     /// - [`ErrorKind::NotFound`]: no such object.
@@ -122,7 +125,8 @@ impl Inner {
         let mut seen = None;
         for _ in 0..OPEN_TRIES_MAX {
             let held = self.held_or_absent(&ns, bucket, object_key).await?;
-            let opened = self.open_row(&ns, purpose, bucket, object_key, &held.row).await?;
+            let opened =
+                self.open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Read).await?;
             request.conditions.check_read(&validators(&held.row, &opened.attributes))?;
             let pin = Pin::new(Arc::clone(self), held.row.content);
             let content = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
@@ -133,8 +137,10 @@ impl Inner {
                 continue;
             };
             let record = ContentRow::decode(&content)?;
+            let customer_key = request.customer_key.as_deref();
+            let place = (bucket, object_key);
             let (key, info, manifest) =
-                open_content(&ns, bucket, object_key, (&held, &opened), &record)?;
+                open_content(&ns, place, (&held, &opened), &record, customer_key)?;
             let range = wanted(request, &info)?;
             let source = Source {
                 inner: Arc::clone(self),
@@ -154,13 +160,14 @@ impl Inner {
 /// Unwraps a content's data key for this version and opens what it seals.
 pub(crate) fn open_content(
     ns: &TenantNs,
-    bucket: &BucketInfo,
-    object_key: &ObjectKey,
+    (bucket, object_key): (&BucketInfo, &ObjectKey),
     (held, opened): (&Held, &Opened),
     record: &ContentRow,
+    customer_key: Option<&CustomerKey>,
 ) -> Result<(ContentKey, ObjectInfo, Manifest)> {
     let row = &held.row;
     let access = &opened.access;
+    let wrapping = DataKeyWrapping::new(access, row.sse, customer_key)?;
     let heading = open_heading(access, object_key, row.version.as_bytes(), &row.heading)?;
     let binding = Binding {
         tenant: ns.tenant(),
@@ -169,10 +176,10 @@ pub(crate) fn open_content(
         content: row.content,
         sse: row.sse,
         context: &heading.context,
+        customer_key,
     };
     let bound = binding.of_version(row.version, &record.sealed_manifest)?;
-    let data_key =
-        access.data().unwrap_data_key(&access.permit, &row.wrapped, &bound).map_err(tampered)?;
+    let data_key = wrapping.unwrap(access, &row.wrapped, &bound)?;
     let scope = ContentScope::new(ns.tenant(), *row.content.as_bytes());
     if !bool::from(data_key.commitment(&scope).ct_eq(&record.commitment)) {
         return Err(Error::new(ErrorKind::Tampered, "compare a content's commitment"));
@@ -195,15 +202,6 @@ pub(crate) fn open_content(
         tenant_key: access.tenant_key(),
     };
     Ok((key, info, manifest))
-}
-
-/// A wrap that does not open in its own binding was moved or changed: rot is caught by the
-/// metadata store's own checksums.
-fn tampered(cause: kluis_kms::Error) -> Error {
-    if cause.kind() == kluis_kms::ErrorKind::Corrupt {
-        return Error::new(ErrorKind::Tampered, "unwrap a data key").with_source(cause);
-    }
-    cause.into()
 }
 
 fn parts(manifest: &Manifest) -> Vec<PartInfo> {

@@ -11,7 +11,7 @@
 //!   Bytes: docs/FORMAT.md, "Rows", "Bindings".
 
 use bytes::Bytes;
-use kluis_kms::{EncryptionContext, Purpose, TenantId};
+use kluis_kms::{Access, CustomerKey, EncryptionContext, KeyUse, Purpose, TenantId};
 
 use crate::blob::Location;
 use crate::bucket_keys::BucketAccess;
@@ -24,7 +24,7 @@ use crate::meta::{Change, RowKey};
 use crate::namespace::{Table, TenantNs, encode_object_key};
 use crate::release::{dead_bytes, queue_row};
 use crate::rows::{
-    Attributes, ContentRow, Heading, Manifest, ObjectRow, encode_bucket, encode_sse,
+    Attributes, ContentRow, Heading, Manifest, ObjectRow, decode_bucket, encode_sse,
 };
 use crate::types::{
     BucketInfo, Conditions, ContentId, ObjectKey, SseMode, StreamId, UploadId, VersionId,
@@ -76,11 +76,13 @@ impl Inner {
         ns: &TenantNs,
         purpose: &Purpose,
         bucket: &BucketInfo,
-        object_key: &ObjectKey,
-        row: &ObjectRow,
+        (object_key, row): (&ObjectKey, &ObjectRow),
+        key_use: KeyUse,
     ) -> Result<Opened> {
         let epoch = row.wrapped.wrapping_version();
-        let access = self.keys.for_epoch(ns, purpose, bucket.id, epoch).await?;
+        let wanted =
+            Access::in_bucket(key_use, *bucket.id.as_bytes()).of_version(*row.version.as_bytes());
+        let access = self.keys.for_epoch(ns, purpose, bucket.id, epoch, wanted).await?;
         let attributes =
             access.open("la", (object_key, row.version.as_bytes()), &row.attributes)?;
         let attributes = Attributes::decode(&attributes)?;
@@ -121,7 +123,9 @@ impl Inner {
         if !conditions.is_empty() {
             let validators = match &held {
                 Some(held) => {
-                    let opened = self.open_row(ns, purpose, bucket, object_key, &held.row).await?;
+                    let opened = self
+                        .open_row(ns, purpose, bucket, (object_key, &held.row), KeyUse::Attributes)
+                        .await?;
                     Some(validators(&held.row, &opened.attributes))
                 }
                 None => None,
@@ -135,16 +139,27 @@ impl Inner {
 
     /// The start of any commit inside a bucket: the bucket is what the caller thinks it is.
     pub(crate) async fn in_bucket(&self, ns: &TenantNs, bucket: &BucketInfo) -> Result<Draft> {
-        let row = ns.row(Table::Buckets, &[bucket.name.as_str().as_bytes()]);
-        let expected = Bytes::from(encode_bucket(bucket));
-        if ns.get(Table::Buckets, &[bucket.name.as_str().as_bytes()]).await?
-            != Some(expected.clone())
-        {
-            return Err(Error::new(ErrorKind::NotFound, "find the bucket of a commit"));
-        }
+        let (row, held, _) = self.held_bucket(ns, bucket).await?;
         let mut draft = Draft::default();
-        draft.expect(row, Some(expected));
+        draft.expect(row, Some(held));
         Ok(draft)
+    }
+
+    /// The row of a bucket as it is now: its configuration may have changed since the caller looked
+    /// it up, but it is the same bucket.
+    pub(crate) async fn held_bucket(
+        &self,
+        ns: &TenantNs,
+        bucket: &BucketInfo,
+    ) -> Result<(RowKey, Bytes, BucketInfo)> {
+        let name = bucket.name.as_str().as_bytes();
+        let absent = || Error::new(ErrorKind::NotFound, "find the bucket of a commit");
+        let held = ns.get(Table::Buckets, &[name]).await?.ok_or_else(absent)?;
+        let current = decode_bucket(bucket.name.clone(), &held)?;
+        if current.id != bucket.id {
+            return Err(absent());
+        }
+        Ok((ns.row(Table::Buckets, &[name]), held, current))
     }
 
     /// Takes one reference from a content; the last one takes its rows.
@@ -255,6 +270,8 @@ pub(crate) struct Binding<'a> {
     pub(crate) sse: SseMode,
     /// CTX of the caller's encryption context, or empty.
     pub(crate) context: &'a [u8],
+    /// The client's key, in the mode that has one. The wrap is under it, not bound to it.
+    pub(crate) customer_key: Option<&'a CustomerKey>,
 }
 
 impl Binding<'_> {

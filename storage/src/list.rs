@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use kluis_kms::Purpose;
+use kluis_kms::{Access, KeyUse, Purpose};
 
 use crate::bucket_keys::BucketAccess;
 use crate::digest::ChecksumType;
@@ -143,7 +143,9 @@ impl Inner {
             };
             let epoch = row.wrapped.wrapping_version();
             if let Entry::Vacant(vacant) = keys.entry(epoch) {
-                let access = match self.keys.for_epoch(ns, purpose, bucket.id, epoch).await {
+                let wanted = Access::in_bucket(KeyUse::Attributes, *bucket.id.as_bytes());
+                let access = match self.keys.for_epoch(ns, purpose, bucket.id, epoch, wanted).await
+                {
                     Ok(access) => Some(access),
                     Err(error) if is_of_the_key(error.kind()) => None,
                     Err(error) => return Err(error),
@@ -164,6 +166,8 @@ fn is_of_the_key(kind: ErrorKind) -> bool {
         kind,
         ErrorKind::KeyDisabled
             | ErrorKind::KeyDestroyed
+            | ErrorKind::KeyUnusable
+            | ErrorKind::Unavailable
             | ErrorKind::NotFound
             | ErrorKind::Corrupt
             | ErrorKind::Tampered

@@ -28,10 +28,12 @@ pub(crate) enum Table {
     Buckets = b'B',
     Contents = b'D',
     Inline = b'I',
+    Jobs = b'J',
     BucketKeys = b'K',
     Locations = b'L',
     Multipart = b'M',
     Objects = b'O',
+    KeyIndex = b'X',
 }
 
 /// The metadata store as async tasks use it.

@@ -10,11 +10,12 @@
 
 use std::sync::Arc;
 
-use kluis_kms::{ContentScope, DataKey, EncryptionContext, Purpose};
+use kluis_kms::{ContentScope, DataKey, Purpose};
 
 use crate::blob::Lane;
 use crate::bucket_keys::BucketAccess;
 use crate::commit::Draft;
+use crate::customer::DataKeyWrapping;
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +60,8 @@ impl Engine {
     /// # Errors
     /// - [`ErrorKind::Body`]: the body was not what it said; nothing is stored.
     /// - [`ErrorKind::Conflict`]: too many others wrote the same object at the same time.
+    /// - [`ErrorKind::CustomerKeyMissing`], [`ErrorKind::CustomerKeyUnexpected`]: mode and client's
+    ///   key do not go together.
     /// - [`ErrorKind::Fenced`], [`ErrorKind::Full`], [`ErrorKind::Unavailable`]: see there.
     /// - [`ErrorKind::KeyDisabled`], [`ErrorKind::KeyDestroyed`]: of the tenant key.
     /// - [`ErrorKind::Misuse`]: the body is larger than [`PUT_BYTES_MAX`].
@@ -73,7 +76,9 @@ impl Engine {
         inner.admit(request.body.size())?;
         // Before a byte is read: who would fail at the commit fails here, mostly.
         inner.decide(&ns, purpose, bucket, object_key, &request.conditions).await?;
-        let access = inner.keys.for_write(&ns, purpose, bucket.id).await?;
+        let access = inner.keys.for_write(&ns, purpose, bucket.id, request.sse.tenant_key).await?;
+        // Before a byte is read, too.
+        DataKeyWrapping::new(&access, request.sse.mode, request.sse.customer_key.as_deref())?;
         let content = inner.write_content(&ns, &access, request.body.as_mut()).await?;
         let version = inner.new_version(&ns, &access, &request, &content)?;
         inner.commit_put(&ns, purpose, &request, &content, &version).await?;
@@ -84,7 +89,7 @@ impl Engine {
             modified_ms: version.row.modified_ms,
             checksums: content.checksums,
             checksum_type: ChecksumType::FullObject,
-            sse: request.sse,
+            sse: request.sse.mode,
             tenant_key: access.tenant_key(),
         })
     }
@@ -144,7 +149,7 @@ impl Inner {
         content: &WrittenContent,
     ) -> Result<NewVersion> {
         let record = seal_content(content);
-        let caller = encode_context(&request.context);
+        let caller = encode_context(&request.sse.context);
         let etag =
             single_etag(request.bucket.etag_rule, &content.checksums, content.written.digest);
         let parts = VersionParts {
@@ -162,8 +167,9 @@ impl Inner {
             bucket: request.bucket,
             object_key: request.object_key,
             content: content.content,
-            sse: request.sse,
+            sse: request.sse.mode,
             context: &caller,
+            customer_key: request.sse.customer_key.as_deref(),
         };
         let row = self.seal_version(access, &binding, &content.key.data_key, &record, &parts)?;
         Ok(NewVersion { row, record, etag })
@@ -199,7 +205,8 @@ impl Inner {
         } else {
             access.seal("tg", of, &encode_tags(parts.tags))?
         };
-        let bound: EncryptionContext = binding.of_version(version, &record.sealed_manifest)?;
+        let bound = binding.of_version(version, &record.sealed_manifest)?;
+        let wrapping = DataKeyWrapping::new(access, binding.sse, binding.customer_key)?;
         Ok(ObjectRow {
             version,
             content: binding.content,
@@ -208,7 +215,7 @@ impl Inner {
             sse: binding.sse,
             upload: parts.upload,
             multipart: parts.upload.is_some(),
-            wrapped: access.data().wrap_data_key(&access.permit, data_key, &bound, rng)?,
+            wrapped: wrapping.wrap(access, data_key, &bound, rng)?,
             heading: access.seal("um", of, &heading.encode())?,
             tags,
             attributes: access.seal("la", of, &attributes.encode())?,

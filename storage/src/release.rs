@@ -102,6 +102,8 @@ pub(crate) fn queue_row(ns: &TenantNs, content: ContentId, stream: StreamId) -> 
 /// A stream in the queue.
 struct Queued {
     row: RowKey,
+    /// The row's value: a stream is given up only while it is queued.
+    held: Bytes,
     ns: TenantNs,
     content: ContentId,
     stream: StreamId,
@@ -149,7 +151,11 @@ impl Inner {
         for (row_key, value) in rows {
             let outcome = match self.queued(row_key, &value) {
                 Ok(queued) if self.pins.is_pinned(queued.content) => Ok(()),
-                Ok(queued) => self.release_queued(&queued).await,
+                Ok(queued) => match self.release_queued(&queued).await {
+                    // An object was made of it meanwhile.
+                    Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+                    outcome => outcome,
+                },
                 Err(error) => Err(error),
             };
             if let Err(error) = outcome {
@@ -171,7 +177,8 @@ impl Inner {
             return Err(corrupt());
         }
         let content = ContentId::from_bytes(*content);
-        Ok(Queued { row: RowKey { family: Family::Gc, bytes: row_key }, ns, content, stream })
+        let (row, held) = (RowKey { family: Family::Gc, bytes: row_key }, value.to_vec().into());
+        Ok(Queued { row, held, ns, content, stream })
     }
 
     /// Deletes a stream's location rows batch by batch, and its queue row with the last.
@@ -187,6 +194,7 @@ impl Inner {
                 .await?;
             let is_last = rows.len() < BATCH_ROWS;
             let mut draft = Draft::default();
+            draft.expect(queued.row.clone(), Some(queued.held.clone()));
             for (rest, held) in rows {
                 draft.changes.push(dead_bytes(&held)?);
                 draft.delete_held(queued.ns.row(Table::Locations, &[&rest]), held);

@@ -1,15 +1,16 @@
 //! What each verb is asked and what it answers. One struct each way; no logic.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use kluis_kms::{EncryptionContext, TenantKeyId};
+use kluis_kms::{CustomerKey, TenantKeyId};
 
 use crate::body::Body;
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
 use crate::get::ObjectReader;
 use crate::types::{
     BucketInfo, BucketName, Conditions, ETag, ETagRule, ObjectHeaders, ObjectInfo, ObjectKey,
-    RangeSpec, SseMode, Tags, UploadId, UserId, VersionId,
+    RangeSpec, SseChoice, SseMode, Tags, UploadId, UserId, VersionId,
 };
 
 /// Makes a bucket.
@@ -55,10 +56,8 @@ pub struct PutRequest<'a> {
     pub headers: ObjectHeaders,
     /// Tags.
     pub tags: Tags,
-    /// How encryption was asked for.
-    pub sse: SseMode,
-    /// The caller's encryption context, which the data key is bound to.
-    pub context: EncryptionContext,
+    /// How it is to be encrypted.
+    pub sse: SseChoice,
     /// What must hold at the commit.
     pub conditions: Conditions,
     /// The plaintext.
@@ -87,7 +86,7 @@ pub struct PutReceipt {
 }
 
 /// Reads an object, or what is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GetRequest<'a> {
     /// Where.
     pub bucket: &'a BucketInfo,
@@ -99,6 +98,8 @@ pub struct GetRequest<'a> {
     pub range: Option<RangeSpec>,
     /// Only this part.
     pub part_number: Option<u32>,
+    /// The key that the client sent: needed for, and only for, [`SseMode::Customer`].
+    pub customer_key: Option<Arc<CustomerKey>>,
 }
 
 /// An object being read.
@@ -135,6 +136,8 @@ pub struct CopyRequest<'a> {
     pub source: (&'a BucketInfo, &'a ObjectKey),
     /// What must hold of the source.
     pub source_conditions: Conditions,
+    /// The key that the client sent for the source.
+    pub source_customer_key: Option<Arc<CustomerKey>>,
     /// Where to.
     pub bucket: &'a BucketInfo,
     /// Under which name.
@@ -143,14 +146,14 @@ pub struct CopyRequest<'a> {
     pub headers: Option<ObjectHeaders>,
     /// New tags, or `None` to keep the source's.
     pub tags: Option<Tags>,
-    /// How encryption was asked for.
-    pub sse: SseMode,
-    /// The caller's encryption context.
-    pub context: EncryptionContext,
+    /// How it is to be encrypted.
+    pub sse: SseChoice,
     /// What must hold of the destination at the commit.
     pub conditions: Conditions,
     /// A checksum that the copy must have; one that the source lacks makes the copy read its bytes.
     pub checksum: Option<ChecksumAlgorithm>,
+    /// Whether the bytes are to be encrypted anew in any case, under a new data key.
+    pub reencrypt: bool,
 }
 
 /// Asks for a page of a listing.
@@ -214,7 +217,7 @@ pub struct ListedObject {
 }
 
 /// Begins a multipart upload.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CreateUpload<'a> {
     /// Where.
     pub bucket: &'a BucketInfo,
@@ -224,10 +227,8 @@ pub struct CreateUpload<'a> {
     pub headers: ObjectHeaders,
     /// Its tags.
     pub tags: Tags,
-    /// How encryption was asked for.
-    pub sse: SseMode,
-    /// The caller's encryption context.
-    pub context: EncryptionContext,
+    /// How it is to be encrypted.
+    pub sse: SseChoice,
     /// The checksum that the object will carry.
     pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
 }
@@ -257,6 +258,8 @@ pub struct UploadPart<'a> {
     pub upload: UploadId,
     /// 1 to [`crate::types::PART_NUMBER_MAX`]; a number sent again replaces the part.
     pub part_number: u32,
+    /// The key that the client sent: the one that the upload was begun with.
+    pub customer_key: Option<Arc<CustomerKey>>,
     /// The plaintext.
     pub body: Box<dyn Body>,
 }
@@ -267,6 +270,8 @@ pub struct UploadPartCopy<'a> {
     pub source: (&'a BucketInfo, &'a ObjectKey),
     /// What must hold of the source.
     pub source_conditions: Conditions,
+    /// The key that the client sent for the source.
+    pub source_customer_key: Option<Arc<CustomerKey>>,
     /// Only these bytes of the source.
     pub range: Option<RangeSpec>,
     /// Of an upload in this bucket,
@@ -277,6 +282,8 @@ pub struct UploadPartCopy<'a> {
     pub upload: UploadId,
     /// 1 to [`crate::types::PART_NUMBER_MAX`].
     pub part_number: u32,
+    /// The key that the client sent: the one that the upload was begun with.
+    pub customer_key: Option<Arc<CustomerKey>>,
 }
 
 /// A part was stored and is durable.
@@ -297,7 +304,7 @@ pub struct PartReceipt {
 }
 
 /// Makes an object of parts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CompleteUpload<'a> {
     /// Of an upload in this bucket,
     pub bucket: &'a BucketInfo,
@@ -311,6 +318,8 @@ pub struct CompleteUpload<'a> {
     pub checksum: Option<Checksum>,
     /// The size that the client expects.
     pub size: Option<u64>,
+    /// The key that the client sent: the one that the upload was begun with.
+    pub customer_key: Option<Arc<CustomerKey>>,
     /// What must hold at the commit.
     pub conditions: Conditions,
 }

@@ -1,6 +1,6 @@
 //! The tags of an object: read, and replaced without touching anything else of it.
 
-use kluis_kms::Purpose;
+use kluis_kms::{KeyUse, Purpose};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +25,9 @@ impl Engine {
         if held.row.tags.is_empty() {
             return Ok(Tags::default());
         }
-        let opened = inner.open_row(&ns, purpose, bucket, object_key, &held.row).await?;
+        let opened = inner
+            .open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Attributes)
+            .await?;
         let of = (object_key, held.row.version.as_bytes());
         decode_tags(&opened.access.open("tg", of, &held.row.tags)?)
     }
@@ -46,7 +48,9 @@ impl Engine {
         for _ in 0..COMMIT_TRIES_MAX {
             let mut draft = inner.in_bucket(&ns, bucket).await?;
             let held = inner.held_or_absent(&ns, bucket, object_key).await?;
-            let opened = inner.open_row(&ns, purpose, bucket, object_key, &held.row).await?;
+            let opened = inner
+                .open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Attributes)
+                .await?;
             let access = &opened.access;
             let of = (object_key, held.row.version.as_bytes());
             let mut row = held.row.clone();

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use kluis_kms::{TenantKeyId, id16};
+use kluis_kms::{CustomerKey, EncryptionContext, TenantKeyId, id16};
 
 use crate::digest::{Checksum, ChecksumType};
 use crate::error::{Error, ErrorKind, Result};
@@ -181,14 +182,31 @@ impl fmt::Debug for Tags {
     }
 }
 
-/// How the caller asked for encryption. The bytes are the same; the reply headers, the ETag rule
-/// and the wrap's context differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the caller asked for encryption. The chunks are the same; the reply headers, the ETag rule
+/// and what the data key is wrapped with differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SseMode {
     /// `AES256`: the tenant's default key.
     S3,
     /// `aws:kms`: a tenant key by id, with an encryption context. What an unasked PUT gets as well.
+    #[default]
     Kms,
+    /// A key that the client sends with each request, mixed into the bucket key: what it opens,
+    /// opens with both, so that the tenant key still switches it off.
+    Customer,
+}
+
+/// How a new object is to be encrypted.
+#[derive(Clone, Default)]
+pub struct SseChoice {
+    /// The mode.
+    pub mode: SseMode,
+    /// The tenant key; the tenant's default where none is named.
+    pub tenant_key: Option<TenantKeyId>,
+    /// The caller's encryption context, which the data key is bound to.
+    pub context: EncryptionContext,
+    /// The client's key: there exactly if the mode is [`SseMode::Customer`].
+    pub customer_key: Option<Arc<CustomerKey>>,
 }
 
 /// A range of plaintext bytes as HTTP asks for it (RFC 9110 §14.1.2).
@@ -310,7 +328,34 @@ pub struct BucketInfo {
     pub etag_rule: ETagRule,
     /// The location constraint that the creator named, empty for the default.
     pub location: String,
+    /// What its configuration says about encryption.
+    pub encryption: BucketEncryption,
 }
+
+/// What a bucket's configuration says about encryption.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BucketEncryption {
+    /// What a write that names nothing gets, if that is configured.
+    pub default: Option<DefaultEncryption>,
+    /// Whether writes may bring a client's key.
+    pub customer_keys: bool,
+}
+
+/// How a bucket's objects are encrypted where a write names nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefaultEncryption {
+    /// The mode: [`SseMode::S3`] or [`SseMode::Kms`].
+    pub mode: SseMode,
+    /// The tenant key as the owner named it (id, ARN or alias); empty for the tenant's default. It
+    /// is resolved at each write, so that an alias may move.
+    pub tenant_key: String,
+    /// Whether the owner asked for a bucket key. There is one in any case; this is for the owner to
+    /// read back.
+    pub bucket_key: bool,
+}
+
+/// The longest name of a key in a [`DefaultEncryption`] (AWS KMS, `KeyIdType`).
+pub const KEY_NAME_BYTES_MAX: usize = 2_048;
 
 /// When an ETag is an MD5.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

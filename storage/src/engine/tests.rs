@@ -1,14 +1,16 @@
 //! The engine as its callers use it: real RocksDB, real files, a real key manager.
 
+mod encryption;
 mod golden;
 mod isolation;
+mod jobs;
 mod multipart;
 mod objects;
 mod restart;
 
 use std::sync::Arc;
 
-use kluis_kms::{Env, Kms, MemoryStore, Purpose, Reason, TenantId};
+use kluis_kms::{Env, Kms, MemoryStore, Purpose, Reason, Rights, TenantId};
 
 use super::*;
 use crate::body::BytesBody;
@@ -80,6 +82,8 @@ fn purpose(tenant: TenantId) -> Purpose {
         principal: "root".into(),
         reason: Reason::CustomerInitiated,
         request_id: "test".into(),
+        action: "kluis:Test",
+        rights: Rights::of_tenant(),
     }
 }
 
@@ -136,8 +140,7 @@ impl Tenant<'_> {
             object_key: &object_key,
             headers,
             tags: Tags(vec![("tag".to_owned(), "value".to_owned())]),
-            sse: SseMode::Kms,
-            context: kluis_kms::EncryptionContext::new(),
+            sse: SseChoice::default(),
             conditions,
             body: Box::new(body),
         };
@@ -157,8 +160,14 @@ impl Tenant<'_> {
     ) -> Result<Vec<u8>> {
         let object_key = object(object_key);
         let conditions = Conditions::default();
-        let request =
-            GetRequest { bucket, object_key: &object_key, conditions, range, part_number };
+        let request = GetRequest {
+            bucket,
+            object_key: &object_key,
+            conditions,
+            range,
+            part_number,
+            customer_key: None,
+        };
         let mut reply = self.engine().get(&self.purpose, request).await?;
         let mut got = Vec::new();
         while let Some(bytes) = reply.body.next().await? {

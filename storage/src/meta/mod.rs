@@ -111,6 +111,13 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
     /// Makes the family if it is absent.
     fn ensure_family(&self, family: Family) -> Result<()>;
 
+    /// Lets go of the bytes of rows in a range that were deleted or replaced: none is left in the
+    /// store's files once this returns. Rows that are there stay. A store that keeps no such bytes
+    /// has nothing to do.
+    fn forget(&self, _family: Family, _lower: &[u8], _upper: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     /// The sequence number of the last durable write.
     fn sequence(&self) -> u64;
 

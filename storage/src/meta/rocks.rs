@@ -11,13 +11,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBRecoveryMode, DBWithThreadMode, LogLevel, MergeOperands, MultiThreaded, Options, ReadOptions,
-    ReadTier, SliceTransform, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, BoundColumnFamily, Cache, ColumnFamilyDescriptor,
+    CompactOptions, DBCompressionType, DBRecoveryMode, DBWithThreadMode, FlushOptions, LogLevel,
+    MergeOperands, MultiThreaded, Options, ReadOptions, ReadTier, SliceTransform, WriteBatch,
+    WriteBufferManager, WriteOptions,
 };
 
 use super::{Change, Family, MetaStore, ScanStep, Visit};
@@ -47,6 +48,8 @@ const BLOB_VALUE_BYTES_MIN: u64 = 1 << 10;
 pub(crate) struct RocksMeta {
     db: Db,
     settings: Settings,
+    /// The names of all families.
+    families: Mutex<Vec<String>>,
     synced: AtomicU64,
     /// Declared last, so dropped last.
     alive: Arc<()>,
@@ -100,13 +103,13 @@ impl RocksMeta {
         if !names.iter().any(|name| name == "default") {
             names.push("default".to_owned());
         }
-        let families = names.into_iter().map(|name| {
-            let options = settings.family(&name);
+        let families = names.iter().map(|name| {
+            let options = settings.family(name);
             ColumnFamilyDescriptor::new(name, options)
         });
         let db = Db::open_cf_descriptors(&options, dir, families).map_err(|e| opening(dir, e))?;
         let synced = AtomicU64::new(db.latest_sequence_number());
-        Ok(Self { db, settings, synced, alive: Arc::default() })
+        Ok(Self { db, settings, families: Mutex::new(names), synced, alive: Arc::default() })
     }
 
     fn family(&self, family: Family) -> Result<Arc<BoundColumnFamily<'_>>> {
@@ -207,7 +210,26 @@ impl MetaStore for RocksMeta {
         self.db.create_cf(&name, &self.settings.family(&name)).map_err(|cause| {
             Error::new(ErrorKind::Unavailable, format!("make the metadata family {name}"))
                 .with_source(cause)
-        })
+        })?;
+        self.families.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+        Ok(())
+    }
+
+    fn forget(&self, family: Family, lower: &[u8], upper: &[u8]) -> Result<()> {
+        let failed = |cause: rocksdb::Error| {
+            Error::new(ErrorKind::Unavailable, "rewrite a range of metadata").with_source(cause)
+        };
+        // Every family leaves the log, so that the log files of before are deleted.
+        let names = self.families.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let handles: Vec<_> = names.iter().filter_map(|name| self.db.cf_handle(name)).collect();
+        self.db
+            .flush_cfs_opt(&handles.iter().collect::<Vec<_>>(), &FlushOptions::default())
+            .map_err(failed)?;
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        options.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(&self.family(family)?, Some(lower), Some(upper), &options);
+        self.db.flush_wal(true).map_err(failed)
     }
 
     fn sequence(&self) -> u64 {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use kluis_kms::Purpose;
+use kluis_kms::{KeyUse, Purpose};
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
@@ -66,7 +66,8 @@ impl Engine {
         inner.admit(0)?;
         let (bucket, object_key) = (request.bucket, request.object_key);
         for _ in 0..COMMIT_TRIES_MAX {
-            let opened = inner.open_upload(&ns, purpose, bucket, object_key, request.upload).await;
+            let (place, customer_key) = ((bucket, object_key), request.customer_key.as_deref());
+            let opened = inner.open_upload(&ns, purpose, place, request.upload, customer_key).await;
             let upload = match opened {
                 Ok(upload) => upload,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -76,7 +77,9 @@ impl Engine {
             };
             let stored = parts_of(&ns, bucket, request.upload, 0, usize::MAX).await?;
             let chosen = choose(&upload, &request, &stored)?;
-            let access = inner.keys.for_write(&ns, purpose, bucket.id).await?;
+            // The key that was chosen when the upload began, whatever is the default by now.
+            let tenant_key = Some(upload.access.tenant_key());
+            let access = inner.keys.for_write(&ns, purpose, bucket.id, tenant_key).await?;
             let made = inner.make(&ns, &access, &request, &upload, &chosen)?;
             let committed =
                 inner.commit_complete(&ns, purpose, &request, &upload, &stored, &made).await;
@@ -249,6 +252,7 @@ impl Inner {
             content: upload.held.row.content,
             sse: upload.held.row.sse,
             context: &upload.heading.context,
+            customer_key: request.customer_key.as_deref(),
         };
         let row = self.seal_version(access, &binding, &upload.key.data_key, &record, &parts)?;
         Ok(Made { row, record, etag, checksums, checksum_type })
@@ -301,11 +305,13 @@ impl Inner {
         if held.row.upload != Some(request.upload) {
             return Err(absent);
         }
-        let opened = self.open_row(ns, purpose, bucket, object_key, &held.row).await?;
+        let opened =
+            self.open_row(ns, purpose, bucket, (object_key, &held.row), KeyUse::Write).await?;
         let row = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
         let Some(row) = row else { return Err(absent) };
         let record = ContentRow::decode(&row)?;
-        let (_, info, _) = open_content(ns, bucket, object_key, (&held, &opened), &record)?;
+        let (place, customer_key) = ((bucket, object_key), request.customer_key.as_deref());
+        let (_, info, _) = open_content(ns, place, (&held, &opened), &record, customer_key)?;
         Ok(PutReceipt {
             version: info.version,
             etag: info.etag,

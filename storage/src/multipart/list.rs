@@ -1,6 +1,6 @@
 //! ListParts and ListMultipartUploads.
 
-use kluis_kms::Purpose;
+use kluis_kms::{Access, KeyUse, Purpose};
 
 use super::part::part_field;
 use super::{UPLOAD, held_upload, info, parts_of};
@@ -37,7 +37,9 @@ impl Engine {
         let ns = inner.tenants.namespace(purpose.tenant)?;
         let held = held_upload(&ns, bucket, object_key, upload).await?;
         let epoch = held.row.wrapped.wrapping_version();
-        let access = inner.keys.for_epoch(&ns, purpose, bucket.id, epoch).await?;
+        let wanted = Access::in_bucket(KeyUse::Attributes, *bucket.id.as_bytes());
+        let wanted = wanted.of_version(*upload.as_bytes());
+        let access = inner.keys.for_epoch(&ns, purpose, bucket.id, epoch, wanted).await?;
         let limit = limit.min(PAGE_MAX);
         let mut stored = parts_of(&ns, bucket, upload, after, limit + 1).await?;
         let more = stored.len() > limit;

@@ -12,12 +12,14 @@
 mod complete;
 mod list;
 mod part;
+mod rebind;
 
 use bytes::Bytes;
-use kluis_kms::{ContentScope, DataKey, Purpose};
+use kluis_kms::{Access, ContentScope, CustomerKey, DataKey, KeyUse, Purpose};
 
 use crate::bucket_keys::BucketAccess;
 use crate::commit::Draft;
+use crate::customer::DataKeyWrapping;
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Binding, COMMIT_TRIES_MAX, ContentKey, encode_context};
@@ -59,13 +61,22 @@ impl Engine {
         let inner = &self.inner;
         let ns = inner.tenants.namespace(purpose.tenant)?;
         inner.admit(0)?;
-        let access = inner.keys.for_write(&ns, purpose, request.bucket.id).await?;
+        let bucket = request.bucket;
+        let tenant_key = request.sse.tenant_key;
+        let access = inner.keys.for_write(&ns, purpose, bucket.id, tenant_key).await?;
         let (upload, row) = inner.seal_upload(&ns, &access, &request)?;
-        let mut draft = inner.in_bucket(&ns, request.bucket).await?;
-        let row_key = upload_row_key(&ns, request.bucket, request.object_key, upload);
-        draft.put(row_key, row.encode());
-        inner.committer.commit(draft).await.map_err(bucket_gone)?;
-        Ok(info(upload, &row, access.tenant_key()))
+        for _ in 0..COMMIT_TRIES_MAX {
+            let mut draft = inner.in_bucket(&ns, bucket).await?;
+            let row_key = upload_row_key(&ns, bucket, request.object_key, upload);
+            draft.put(row_key, row.encode());
+            match inner.committer.commit(draft).await {
+                Ok(()) => return Ok(info(upload, &row, access.tenant_key())),
+                // The bucket is gone, or its configuration has changed.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "commit the beginning of an upload"))
     }
 
     /// What is known of an open upload.
@@ -83,7 +94,9 @@ impl Engine {
         let ns = inner.tenants.namespace(purpose.tenant)?;
         let held = held_upload(&ns, bucket, object_key, upload).await?;
         let epoch = held.row.wrapped.wrapping_version();
-        let access = inner.keys.for_epoch(&ns, purpose, bucket.id, epoch).await?;
+        let wanted = Access::in_bucket(KeyUse::Attributes, *bucket.id.as_bytes());
+        let wanted = wanted.of_version(*upload.as_bytes());
+        let access = inner.keys.for_epoch(&ns, purpose, bucket.id, epoch, wanted).await?;
         Ok(info(upload, &held.row, access.tenant_key()))
     }
 
@@ -129,16 +142,18 @@ impl Inner {
         let initiated_ms = self.env.clock.now_ms();
         let upload = self.upload_id(initiated_ms);
         let content = ContentId::random(rng);
-        let caller = encode_context(&request.context);
+        let caller = encode_context(&request.sse.context);
         let data_key = DataKey::generate(rng)?;
         let binding = Binding {
             tenant: ns.tenant(),
             bucket: request.bucket,
             object_key: request.object_key,
             content,
-            sse: request.sse,
+            sse: request.sse.mode,
             context: &caller,
+            customer_key: request.sse.customer_key.as_deref(),
         };
+        let wrapping = DataKeyWrapping::new(access, binding.sse, binding.customer_key)?;
         let bound = binding.of_upload(upload)?;
         let of = (request.object_key, upload.as_bytes());
         let heading = Heading { context: caller.clone(), headers: request.headers.clone() };
@@ -146,9 +161,9 @@ impl Inner {
         let row = UploadRow {
             initiated_ms,
             content,
-            sse: request.sse,
+            sse: request.sse.mode,
             checksum: request.checksum,
-            wrapped: access.data().wrap_data_key(&access.permit, &data_key, &bound, rng)?,
+            wrapped: wrapping.wrap(access, &data_key, &bound, rng)?,
             heading: access.seal("um", of, &heading.encode())?,
             tags,
         };
@@ -168,13 +183,16 @@ impl Inner {
         &self,
         ns: &TenantNs,
         purpose: &Purpose,
-        bucket: &BucketInfo,
-        object_key: &ObjectKey,
+        (bucket, object_key): (&BucketInfo, &ObjectKey),
         upload: UploadId,
+        customer_key: Option<&CustomerKey>,
     ) -> Result<OpenUpload> {
         let held = held_upload(ns, bucket, object_key, upload).await?;
         let epoch = held.row.wrapped.wrapping_version();
-        let access = self.keys.for_epoch(ns, purpose, bucket.id, epoch).await?;
+        let wanted = Access::in_bucket(KeyUse::Write, *bucket.id.as_bytes());
+        let wanted = wanted.of_version(*upload.as_bytes());
+        let access = self.keys.for_epoch(ns, purpose, bucket.id, epoch, wanted).await?;
+        let wrapping = DataKeyWrapping::new(&access, held.row.sse, customer_key)?;
         let sealed = &held.row.heading;
         let heading = crate::index::open_heading(&access, object_key, upload.as_bytes(), sealed)?;
         let binding = Binding {
@@ -184,9 +202,11 @@ impl Inner {
             content: held.row.content,
             sse: held.row.sse,
             context: &heading.context,
+            customer_key,
         };
         let bound = binding.of_upload(upload)?;
-        let data_key = access.data().unwrap_data_key(&access.permit, &held.row.wrapped, &bound)?;
+        let data_key = wrapping.unwrap(&access, &held.row.wrapped, &bound)?;
+        drop(wrapping);
         let scope = ContentScope::new(ns.tenant(), *held.row.content.as_bytes());
         Ok(OpenUpload { held, access, key: ContentKey { data_key, scope }, heading })
     }
@@ -225,14 +245,6 @@ fn info(upload: UploadId, row: &UploadRow, tenant_key: kluis_kms::TenantKeyId) -
         checksum: row.checksum,
         sse: row.sse,
         tenant_key,
-    }
-}
-
-/// A conflict of a commit that names only the bucket: the bucket is gone.
-fn bucket_gone(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Conflict => Error::new(ErrorKind::NotFound, "find the bucket of an upload"),
-        _ => error,
     }
 }
 

@@ -1,6 +1,6 @@
 //! UploadPart and UploadPartCopy: one part stored.
 
-use kluis_kms::Purpose;
+use kluis_kms::{CustomerKey, Purpose};
 
 use super::{OpenUpload, PART, part_row_key, upload_row_key};
 use crate::blob::Lane;
@@ -26,6 +26,7 @@ struct PartPlace<'a> {
     object_key: &'a ObjectKey,
     upload: UploadId,
     number: u32,
+    customer_key: Option<&'a CustomerKey>,
 }
 
 /// A part that is written and not yet committed.
@@ -47,11 +48,13 @@ impl Engine {
         purpose: &Purpose,
         mut request: UploadPart<'_>,
     ) -> Result<PartReceipt> {
+        let customer_key = request.customer_key.take();
         let place = PartPlace {
             bucket: request.bucket,
             object_key: request.object_key,
             upload: request.upload,
             number: request.part_number,
+            customer_key: customer_key.as_deref(),
         };
         self.inner.store_part(purpose, &place, request.body.as_mut()).await
     }
@@ -73,6 +76,7 @@ impl Engine {
             conditions: request.source_conditions.clone(),
             range: request.range,
             part_number: None,
+            customer_key: request.source_customer_key.clone(),
         };
         let reply = self.get(purpose, source).await.map_err(unchanged_is_failed)?;
         let GetReply { range, body, .. } = reply;
@@ -87,6 +91,7 @@ impl Engine {
             object_key: request.object_key,
             upload: request.upload,
             number: request.part_number,
+            customer_key: request.customer_key.as_deref(),
         };
         self.inner.store_part(purpose, &place, &mut body).await
     }
@@ -106,10 +111,22 @@ impl Inner {
             return Err(Error::new(ErrorKind::Misuse, what));
         }
         self.admit(size)?;
-        let upload =
-            self.open_upload(&ns, purpose, place.bucket, place.object_key, place.upload).await?;
-        let part = self.write_part(&ns, place, &upload, body).await?;
-        self.commit_part(&ns, place, &upload, &part).await?;
+        let of = (place.bucket, place.object_key);
+        let (id, customer_key) = (place.upload, place.customer_key);
+        let mut upload = self.open_upload(&ns, purpose, of, id, customer_key).await?;
+        let mut part = self.write_part(&ns, place, &upload, body).await?;
+        while let Err(error) = self.commit_part(&ns, place, &upload, &part).await {
+            let now = self.open_upload(&ns, purpose, of, id, customer_key).await?;
+            if error.kind() != ErrorKind::Conflict || now.held.bytes == upload.held.bytes {
+                return Err(error);
+            }
+            // A job put the upload under another bucket key; the data key is the same.
+            let (field, of) = (part_field(place.number), (place.object_key, id.as_bytes()));
+            let sealed = upload.access.open(&field, of, &part.row.sealed)?;
+            part.row.sealed = now.access.seal(&field, of, &sealed)?;
+            drop(sealed);
+            upload = now;
+        }
         Ok(PartReceipt {
             etag: part.etag,
             size,
@@ -182,7 +199,11 @@ impl Inner {
             match self.committer.commit(draft).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     // Another attempt at the same part, or the upload is over.
-                    super::held_upload(ns, place.bucket, place.object_key, place.upload).await?;
+                    let (bucket, object_key) = (place.bucket, place.object_key);
+                    let now = super::held_upload(ns, bucket, object_key, place.upload).await?;
+                    if now.bytes != upload.held.bytes {
+                        return Err(Error::new(ErrorKind::Conflict, "commit a part of an upload"));
+                    }
                 }
                 outcome => return outcome,
             }

@@ -82,6 +82,7 @@ pub(crate) fn encode_sse(sse: SseMode) -> u8 {
     match sse {
         SseMode::S3 => 1,
         SseMode::Kms => 2,
+        SseMode::Customer => 3,
     }
 }
 
@@ -89,6 +90,7 @@ pub(crate) fn decode_sse(reader: &mut Reader<'_>) -> Result<SseMode> {
     match reader.u8()? {
         1 => Ok(SseMode::S3),
         2 => Ok(SseMode::Kms),
+        3 => Ok(SseMode::Customer),
         _ => Err(reader.corrupt("an unknown encryption mode")),
     }
 }

@@ -59,9 +59,28 @@ fn small_rows_come_back() {
         created_ms: 3,
         etag_rule: ETagRule::Opaque,
         location: "eu".to_owned(),
+        encryption: BucketEncryption::default(),
     };
-    let again = decode_bucket(bucket.name.clone(), &encode_bucket(&bucket)).unwrap();
-    assert_eq!(encode_bucket(&again), encode_bucket(&bucket));
+    let encryptions = [
+        (None, false),
+        (None, true),
+        (Some((SseMode::S3, "", false)), true),
+        (Some((SseMode::S3, "", true)), false),
+        (Some((SseMode::Kms, "", false)), false),
+        (Some((SseMode::Kms, "alias/of-mine", true)), true),
+    ];
+    for (default, customer_keys) in encryptions {
+        let default = default.map(|(mode, tenant_key, bucket_key)| DefaultEncryption {
+            mode,
+            tenant_key: tenant_key.to_owned(),
+            bucket_key,
+        });
+        let encryption = BucketEncryption { default, customer_keys };
+        let bucket = BucketInfo { encryption: encryption.clone(), ..bucket.clone() };
+        let again = decode_bucket(bucket.name.clone(), &encode_bucket(&bucket)).unwrap();
+        assert_eq!(again.encryption, encryption);
+        assert_eq!(encode_bucket(&again), encode_bucket(&bucket));
+    }
     let ns = NsId::from_bytes([4; 16]);
     for family in [Family::Pooled(7), Family::Dedicated(ns)] {
         let row = NamespaceRow { ns, family, created_ms: 9 };

@@ -14,8 +14,7 @@ pub(super) async fn begin(
         object_key,
         headers: ObjectHeaders::default(),
         tags: Tags::default(),
-        sse: SseMode::Kms,
-        context: kluis_kms::EncryptionContext::new(),
+        sse: SseChoice::default(),
         checksum: None,
     };
     tenant.engine().create_upload(&tenant.purpose, request).await.unwrap().upload
@@ -28,7 +27,7 @@ pub(super) async fn send(
     body: Vec<u8>,
 ) -> Result<CompletedPart> {
     let body = Box::new(BytesBody::new(body, &[ChecksumAlgorithm::Crc64Nvme]));
-    let request = UploadPart { bucket, object_key, upload, part_number, body };
+    let request = UploadPart { bucket, object_key, upload, part_number, customer_key: None, body };
     let receipt = tenant.engine().upload_part(&tenant.purpose, request).await?;
     Ok(CompletedPart { number: part_number, etag: receipt.etag, checksums: receipt.checksums })
 }
@@ -45,6 +44,7 @@ pub(super) async fn complete(
         parts,
         checksum: None,
         size: None,
+        customer_key: None,
         conditions: Conditions::default(),
     };
     tenant.engine().complete_upload(&tenant.purpose, request).await

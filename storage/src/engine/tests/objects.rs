@@ -83,8 +83,7 @@ async fn a_body_that_lies_stores_nothing() {
         object_key: &object_key,
         headers: ObjectHeaders::default(),
         tags: Tags::default(),
-        sse: SseMode::Kms,
-        context: kluis_kms::EncryptionContext::new(),
+        sse: SseChoice::default(),
         conditions: Conditions::default(),
         body: Box::new(Short),
     };
@@ -141,6 +140,7 @@ async fn a_delete_gives_the_bytes_up_but_not_under_a_reader() {
         conditions: Conditions::default(),
         range: None,
         part_number: None,
+        customer_key: None,
     };
     let mut reply = tenant.engine().get(&tenant.purpose, request).await.unwrap();
     let mut got = reply.body.next().await.unwrap().unwrap().to_vec();
@@ -187,14 +187,15 @@ async fn copies_share_a_content_and_survive_each_other() {
         let request = |conditions| CopyRequest {
             source: (&from, &a),
             source_conditions: Conditions::default(),
+            source_customer_key: None,
             bucket: &to,
             object_key: &b,
             headers: None,
             tags: None,
-            sse: SseMode::Kms,
-            context: kluis_kms::EncryptionContext::new(),
+            sse: SseChoice::default(),
             conditions,
             checksum: None,
+            reencrypt: false,
         };
         for _ in 0..3 {
             let copied =
@@ -216,14 +217,15 @@ async fn copies_share_a_content_and_survive_each_other() {
     let request = CopyRequest {
         source: (&from, &a),
         source_conditions: Conditions::default(),
+        source_customer_key: None,
         bucket: &to,
         object_key: &b,
         headers: None,
         tags: None,
-        sse: SseMode::Kms,
-        context: kluis_kms::EncryptionContext::new(),
+        sse: SseChoice::default(),
         conditions: Conditions::default(),
         checksum: Some(ChecksumAlgorithm::Sha256),
+        reencrypt: false,
     };
     let copied = tenant.engine().copy(&tenant.purpose, request).await.unwrap();
     assert_eq!(copied.checksums[0].algorithm, ChecksumAlgorithm::Sha256);
@@ -297,17 +299,21 @@ async fn a_disabled_key_cuts_reads_and_writes_and_enable_brings_them_back() {
         conditions: Conditions::default(),
         range: None,
         part_number: None,
+        customer_key: None,
     };
     let mut open = node.engine().get(&tenant.purpose, request).await.unwrap();
     open.body.next().await.unwrap().unwrap();
     let switching = Arc::clone(&kms);
     let id = tenant.purpose.tenant;
-    tokio::task::spawn_blocking(move || switching.disable(id, tenant_key)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || switching.disable(&purpose(id), tenant_key))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(open.body.next().await.unwrap_err().kind(), ErrorKind::KeyDisabled);
     assert_eq!(tenant.get(&bucket, "o").await.unwrap_err().kind(), ErrorKind::KeyDisabled);
     assert_eq!(tenant.put(&bucket, "p", b"x").await.unwrap_err().kind(), ErrorKind::KeyDisabled);
     // Listing goes on.
     assert_eq!(tenant.list(&bucket, "", None, 10).await, ["o"]);
-    kms.enable(id, tenant_key).unwrap();
+    kms.enable(&purpose(id), tenant_key).unwrap();
     assert!(tenant.get(&bucket, "o").await.unwrap() == body);
 }
