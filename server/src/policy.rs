@@ -1,7 +1,8 @@
 //! Principal + action + resource → [`Authorised`], or a refusal.
 //!
-//! Owns: every decision about who may do what over S3. Knows nothing of: HTTP, the engine, clocks.
-//! It is pure: it looks at its arguments and at nothing else.
+//! Owns: every decision about who may do what over S3; whether they may use the key that an object
+//! lies under is decided by [`crate::key_policy`] when it is used. Knows nothing of: HTTP, the
+//! engine, clocks. It is pure: it looks at its arguments and at nothing else.
 //!
 //! Invariants
 //! - Nothing but this file builds an [`Authorised`]; a verb cannot run without one.
@@ -15,11 +16,25 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use http::StatusCode;
-use kluis_kms::{Principal, Purpose, Reason, RequestId};
-use kluis_storage::{BucketInfo, UserId};
+use kluis_kms::{Principal, Purpose, Reason, RequestId, Rights};
+use kluis_storage::{BucketInfo, BucketName, UserId};
 
 use crate::auth::{Caller, User};
 use crate::error::ApiError;
+use crate::key_policy::{KeyPolicies, Origin, S3KeyRights};
+
+/// Who asks, in which request, and where the policies of keys are.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// Who calls.
+    pub(crate) caller: &'a Caller,
+    /// In which request.
+    pub(crate) request_id: &'a RequestId,
+    /// Where the request comes from.
+    pub(crate) origin: Origin,
+    /// What decides on the use of keys, whenever one is used for this request.
+    pub(crate) key_policies: &'a Arc<KeyPolicies>,
+}
 
 /// Something a caller may be allowed to do.
 pub(crate) trait Operation {
@@ -103,11 +118,10 @@ impl<Op: Operation<Target = BucketInfo>> Authorised<Op> {
 /// # Errors
 /// `AccessDenied`: the caller is anonymous.
 pub(crate) fn on_account<Op: Operation<Target = ()>>(
-    caller: &Caller,
-    request_id: &RequestId,
+    asked: Asked<'_>,
 ) -> Result<Authorised<Op>, ApiError> {
-    let user = signed_in::<Op>(caller)?;
-    Ok(authorised(user, request_id, ()))
+    let user = signed_in::<Op>(asked.caller)?;
+    Ok(authorised(asked, user, (None, ())))
 }
 
 /// Decides on an operation on a bucket that was looked up in the caller's tenant.
@@ -115,15 +129,14 @@ pub(crate) fn on_account<Op: Operation<Target = ()>>(
 /// # Errors
 /// `AccessDenied`: the caller is anonymous, or neither the tenant's root user nor the owner.
 pub(crate) fn on_bucket<Op: Operation<Target = BucketInfo>>(
-    caller: &Caller,
-    request_id: &RequestId,
+    asked: Asked<'_>,
     bucket: BucketInfo,
 ) -> Result<Authorised<Op>, ApiError> {
-    let user = signed_in::<Op>(caller)?;
+    let user = signed_in::<Op>(asked.caller)?;
     if !may_use(user.is_root, user.user, bucket.owner) {
         return Err(denied::<Op>(&principal(user)));
     }
-    Ok(authorised(user, request_id, bucket))
+    Ok(authorised(asked, user, (Some(bucket.name.clone()), bucket)))
 }
 
 /// Whether a user's own listing of buckets shows one of `owner`.
@@ -144,27 +157,30 @@ fn signed_in<Op: Operation>(caller: &Caller) -> Result<&Arc<User>, ApiError> {
 }
 
 fn authorised<Op: Operation>(
+    asked: Asked<'_>,
     user: &Arc<User>,
-    request_id: &RequestId,
-    target: Op::Target,
+    (bucket, target): (Option<BucketName>, Op::Target),
 ) -> Authorised<Op> {
+    let rights = S3KeyRights {
+        policies: Arc::clone(asked.key_policies),
+        user: Arc::clone(user),
+        bucket,
+        origin: asked.origin,
+    };
     let purpose = Purpose {
         tenant: user.tenant,
         principal: principal(user),
         reason: Reason::CustomerInitiated,
-        request_id: request_id.clone(),
+        request_id: asked.request_id.clone(),
+        action: Op::ACTION,
+        rights: Rights::new(Arc::new(rights)),
     };
     Authorised { purpose, user: Arc::clone(user), target, operation: PhantomData }
 }
 
 /// The ARN that names the user in logs and in the audit trail.
 fn principal(user: &User) -> Principal {
-    let arn = if user.is_root {
-        format!("arn:aws:iam::{}:root", user.account_id)
-    } else {
-        format!("arn:aws:iam::{}:user/{}", user.account_id, user.name)
-    };
-    Principal::new(arn)
+    Principal::new(user.arn())
 }
 
 fn denied<Op: Operation>(principal: &Principal) -> ApiError {

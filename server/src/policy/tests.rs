@@ -5,6 +5,19 @@ use kluis_storage::{BucketId, BucketName, ETagRule};
 
 use super::*;
 use crate::auth::AccountId;
+use crate::key_policy::testing::World;
+
+/// What `caller` asks, over policies that nobody wrote.
+macro_rules! asked {
+    ($caller:expr, $request_id:expr) => {
+        Asked {
+            caller: $caller,
+            request_id: $request_id,
+            origin: Origin::default(),
+            key_policies: &World::new().policies,
+        }
+    };
+}
 
 fn user(id: u8, is_root: bool) -> Arc<User> {
     Arc::new(User {
@@ -25,6 +38,7 @@ fn bucket(owner: u8) -> BucketInfo {
         created_ms: 0,
         etag_rule: ETagRule::Auto,
         location: String::new(),
+        encryption: kluis_storage::BucketEncryption::default(),
     }
 }
 
@@ -38,7 +52,7 @@ fn a_bucket_is_for_its_owner_and_for_root() {
         (Caller::User(user(1, true)), 2, true),
         (Caller::Anonymous, 1, false),
     ] {
-        let verdict = on_bucket::<GetObject>(&caller, &request_id, bucket(owner));
+        let verdict = on_bucket::<GetObject>(asked!(&caller, &request_id), bucket(owner));
         assert_eq!(verdict.is_ok(), allowed, "{caller:?} on a bucket of {owner}");
         if let Err(error) = verdict {
             assert_eq!((error.code.as_ref(), error.status.as_u16()), ("AccessDenied", 403));
@@ -50,24 +64,27 @@ fn a_bucket_is_for_its_owner_and_for_root() {
 fn the_account_is_for_everyone_who_signed_in() {
     let request_id = RequestId::from("R");
     for is_root in [false, true] {
-        assert!(on_account::<CreateBucket>(&Caller::User(user(1, is_root)), &request_id).is_ok());
+        let caller = Caller::User(user(1, is_root));
+        assert!(on_account::<CreateBucket>(asked!(&caller, &request_id)).is_ok());
     }
-    assert!(on_account::<ListAllMyBuckets>(&Caller::Anonymous, &request_id).is_err());
-    assert!(on_account::<LookUpBucket>(&Caller::Anonymous, &request_id).is_err());
+    let nobody = Caller::Anonymous;
+    assert!(on_account::<ListAllMyBuckets>(asked!(&nobody, &request_id)).is_err());
+    assert!(on_account::<LookUpBucket>(asked!(&nobody, &request_id)).is_err());
 }
 
 #[test]
 fn a_right_names_its_tenant_principal_and_bucket() {
     let request_id = RequestId::from("R7");
-    let right =
-        on_bucket::<PutObject>(&Caller::User(user(1, false)), &request_id, bucket(1)).unwrap();
+    let caller = Caller::User(user(1, false));
+    let right = on_bucket::<PutObject>(asked!(&caller, &request_id), bucket(1)).unwrap();
     let purpose = right.purpose();
     assert_eq!(purpose.tenant, TenantId::from_bytes([9; 16]));
     assert_eq!(purpose.principal.as_str(), "arn:aws:iam::123456789012:user/ann");
     assert_eq!(purpose.request_id.as_str(), "R7");
     assert_eq!(purpose.reason, Reason::CustomerInitiated);
     assert_eq!(right.bucket().name.as_str(), "photos");
-    let root = on_account::<CreateBucket>(&Caller::User(user(1, true)), &request_id).unwrap();
+    let caller = Caller::User(user(1, true));
+    let root = on_account::<CreateBucket>(asked!(&caller, &request_id)).unwrap();
     assert_eq!(root.purpose().principal.as_str(), "arn:aws:iam::123456789012:root");
 }
 
@@ -82,7 +99,7 @@ fn listings_show_what_may_be_used() {
 #[test]
 fn a_refusal_names_the_action_and_no_bucket() {
     let caller = Caller::User(user(1, false));
-    let verdict = on_bucket::<PutObject>(&caller, &RequestId::from("R"), bucket(2));
+    let verdict = on_bucket::<PutObject>(asked!(&caller, &RequestId::from("R")), bucket(2));
     let Err(error) = verdict else { panic!("it is another's bucket") };
     let want =
         "User: arn:aws:iam::123456789012:user/ann is not authorized to perform: s3:PutObject";
