@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! request id → health, metrics → authenticate → rewrite → memory for the body → S3 → complete
+//!                             └─► claim → memory → body → authenticate → KMS API (keys.rs)
 //! ```
 //! Owns: that order, request ids, error documents, the access log. Knows nothing of: sockets,
 //! signatures, what an S3 operation does.
 //!
 //! Invariants
 //! - No byte of a body is asked for before its request is authenticated and admitted, so nobody
-//!   else gets `100 Continue`.
+//!   else gets `100 Continue`. The KMS API is the one exception; see [`keys`].
 //! - Every answer carries `x-amz-request-id`, `x-amz-id-2` and `Server`, and every error that may
 //!   have a body has a complete document.
 //! - A panic while a request is served is that request's `InternalError`.
 
 mod admission;
 mod document;
+mod keys;
 mod observe;
 mod operation;
 mod record;
@@ -37,15 +39,17 @@ use kluis_kms::env::Rng;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::auth::Caller;
-use crate::auth::sigv4::{Authenticator, Verified};
+use crate::auth::sigv4::{Authenticator, Service, Verified};
+use crate::auth::{Caller, User};
 use crate::body::DecodedBody;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::http::{Answer, BoxError, Handler, Peer, ResponseBody};
+use crate::key_policy::Origin;
 use crate::limits::{BodyState, BodyWatch, RequestBody};
-use crate::s3::door::Door;
+use crate::s3::door::{Door, Private};
 use admission::{Admission, Expected};
+pub(crate) use keys::ServeKms;
 pub(crate) use observe::Observer;
 use record::{Record, RecordedBody};
 use request_id::RequestIds;
@@ -57,11 +61,35 @@ const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
 pub(crate) trait Authenticate: Send + Sync + 'static {
     /// Verifies the head; nothing of the body has been read.
     fn authenticate(&self, parts: &Parts) -> Result<Verified, ApiError>;
+
+    /// Checks all that a signature says and needs no body; whether it is right is not known yet.
+    fn check_claim(&self, parts: &Parts, service: Service) -> Result<(), ApiError>;
+
+    /// Verifies a request whose body was read.
+    fn authenticate_buffered(
+        &self,
+        parts: &Parts,
+        service: Service,
+        body: &[u8],
+    ) -> Result<Arc<User>, ApiError>;
 }
 
 impl Authenticate for Authenticator {
     fn authenticate(&self, parts: &Parts) -> Result<Verified, ApiError> {
         Self::authenticate(self, parts)
+    }
+
+    fn check_claim(&self, parts: &Parts, service: Service) -> Result<(), ApiError> {
+        Self::check_claim(self, parts, service)
+    }
+
+    fn authenticate_buffered(
+        &self,
+        parts: &Parts,
+        service: Service,
+        body: &[u8],
+    ) -> Result<Arc<User>, ApiError> {
+        Self::authenticate_buffered(self, parts, service, body)
     }
 }
 
@@ -85,6 +113,7 @@ impl ServeS3 for Door {
 pub(crate) struct Front {
     authenticator: Box<dyn Authenticate>,
     s3: Box<dyn ServeS3>,
+    kms: Box<dyn ServeKms>,
     /// Health and metrics, if this listener answers them.
     observer: Option<Arc<Observer>>,
     ids: RequestIds,
@@ -97,13 +126,14 @@ impl Front {
     pub(crate) fn new(
         config: &Config,
         authenticator: impl Authenticate,
-        s3: impl ServeS3,
+        (s3, kms): (impl ServeS3, impl ServeKms),
         observer: Option<Arc<Observer>>,
         rng: &dyn Rng,
     ) -> Self {
         Self {
             authenticator: Box::new(authenticator),
             s3: Box::new(s3),
+            kms: Box::new(kms),
             observer,
             ids: RequestIds::new(rng),
             domain: config.domain.clone(),
@@ -120,11 +150,17 @@ impl Front {
         }
         rewrite::add_host(&mut parts);
         let asked = Asked::new(&parts, self.domain.as_deref());
+        let is_call = keys::is_call(&parts, &asked.resource);
+        let operation = if is_call {
+            keys::operation_name(&parts)
+        } else {
+            operation::name(&parts, &asked.resource)
+        };
         let mut record = Record {
             request_id: request_id.clone(),
             begun,
             method: parts.method.clone(),
-            operation: operation::name(&parts, &asked.resource),
+            operation,
             tenant: None,
             peer,
             status: StatusCode::OK,
@@ -133,14 +169,19 @@ impl Front {
         };
         // What anything below logs carries the request id.
         let span = tracing::error_span!("request", %request_id);
-        let serving = self.serve(parts, body, &mut record).instrument(span);
-        let served = AssertUnwindSafe(serving).catch_unwind().await;
-        let answer = served.unwrap_or_else(|_| {
-            tracing::error!(%request_id, "a request panicked; this is a bug");
-            Err(internal_error())
-        });
-        let answer = answer_of(answer, &record.body);
-        let mut response = self.complete(answer, &asked, &mut record);
+        let mut response = if is_call {
+            let serving = self.serve_call(parts, body, &mut record).instrument(span);
+            let served = whole(serving, &request_id).await;
+            let served = served.unwrap_or_else(|| Err(crate::kms::error::internal()));
+            let (response, code) = keys::answer(served, &request_id);
+            record.code = code.map(str::to_owned);
+            response
+        } else {
+            let serving = self.serve(parts, body, &mut record).instrument(span);
+            let served = whole(serving, &request_id).await;
+            let answer = answer_of(served.unwrap_or_else(|| Err(internal_error())), &record.body);
+            self.complete(answer, &asked, &mut record)
+        };
         if asked.wants_close(&record.body) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -175,7 +216,10 @@ impl Front {
             _ => Some(self.admission.admit(&parts, expected).await?),
         };
         parts.extensions.insert(caller);
+        parts.extensions.insert(Private(is_private(&record.peer)));
         parts.extensions.insert(record.request_id.clone());
+        let ip = record.peer.address.map(|address| address.ip());
+        parts.extensions.insert(Origin { ip, is_tls: record.peer.is_tls });
         parts.extensions.insert(digests);
         let body = s3s::Body::http_body_unsync(body);
         Ok(self.s3.serve(Request::from_parts(parts, body)).await)
@@ -239,6 +283,15 @@ impl Handler for Front {
     }
 }
 
+/// What a request came to, or nothing if serving it panicked.
+async fn whole<T>(serving: impl Future<Output = T>, request_id: &RequestId) -> Option<T> {
+    let served = AssertUnwindSafe(serving).catch_unwind().await;
+    if served.is_err() {
+        tracing::error!(%request_id, "a request panicked; this is a bug");
+    }
+    served.ok()
+}
+
 /// What the completion of an answer has to know of its request.
 struct Asked {
     is_head: bool,
@@ -261,6 +314,11 @@ impl Asked {
     fn wants_close(&self, body: &BodyWatch) -> bool {
         self.is_http1 && body.state() != BodyState::Ended
     }
+}
+
+/// Whether nobody on the way reads along: TLS, or a connection that never leaves this machine.
+fn is_private(peer: &Peer) -> bool {
+    peer.is_tls || peer.address.is_none_or(|address| address.ip().to_canonical().is_loopback())
 }
 
 /// Refuses what no signature can make right.

@@ -78,6 +78,17 @@ pub(crate) struct User {
     pub(crate) access_key_id: Arc<str>,
 }
 
+impl User {
+    /// The ARN that names the user in policies, in logs and in the audit trail.
+    pub(crate) fn arn(&self) -> String {
+        if self.is_root {
+            format!("arn:aws:iam::{}:root", self.account_id)
+        } else {
+            format!("arn:aws:iam::{}:user/{}", self.account_id, self.name)
+        }
+    }
+}
+
 /// Whoever sent a request to the tenant-facing listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {

@@ -80,7 +80,8 @@ impl SigningKey {
         Self(Arc::new(hmac(&*service, TERMINAL.as_bytes())))
     }
 
-    fn sign(&self, string_to_sign: &str) -> String {
+    /// The signature of `string_to_sign`, for the command line, which is a client.
+    pub(crate) fn sign(&self, string_to_sign: &str) -> String {
         hex(&*hmac(self.0.as_slice(), string_to_sign.as_bytes()))
     }
 

@@ -64,7 +64,11 @@ impl Admission {
         parts: &Parts,
         expected: Expected,
     ) -> Result<OwnedSemaphorePermit, ApiError> {
-        let bytes = self.bytes(door::streams_body(parts), expected)?;
+        self.admit_bytes(self.bytes(door::streams_body(parts), expected)?).await
+    }
+
+    /// Waits for the memory of a body that takes `bytes`.
+    pub(super) async fn admit_bytes(&self, bytes: u64) -> Result<OwnedSemaphorePermit, ApiError> {
         // A body that may take more than there is waits for all of it: it could never be served
         // otherwise.
         let units = usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);

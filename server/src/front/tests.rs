@@ -10,10 +10,12 @@ use kluis_storage::{BufStats, DiskKind, DiskReport, DiskStats, EngineStats, User
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::keys::KmsAnswer;
 use super::*;
 use crate::auth::{AccountId, User};
 use crate::body::{BodyPlan, PayloadForm};
 use crate::http::{Drain, Settings, Shared, serve};
+use crate::kms::KmsRequest;
 use crate::metrics::Metrics;
 
 /// Lets everybody in as one user, but refuses paths that end in `/refused` and knows nobody on
@@ -35,6 +37,41 @@ impl Authenticate for OpenGate {
             return Ok(Verified { caller: Caller::Anonymous, plan });
         }
         Ok(Verified { caller: somebody(), plan })
+    }
+
+    fn check_claim(&self, parts: &Parts, _: Service) -> Result<(), ApiError> {
+        match parts.headers.get("authorization").and_then(|value| value.to_str().ok()) {
+            Some("refused") => Err(crate::auth::refusal::unknown_access_key("AKIAEXAMPLE")),
+            _ => Ok(()),
+        }
+    }
+
+    fn authenticate_buffered(
+        &self,
+        _: &Parts,
+        _: Service,
+        body: &[u8],
+    ) -> Result<Arc<User>, ApiError> {
+        if body == b"forged" {
+            return Err(crate::auth::refusal::bare_signature_mismatch());
+        }
+        let Caller::User(user) = somebody() else { return Err(access_denied()) };
+        Ok(user)
+    }
+}
+
+/// Panics if the body says so, else answers its length.
+struct StubKms;
+
+impl ServeKms for StubKms {
+    fn serve(&self, request: KmsRequest) -> KmsAnswer {
+        Box::pin(async move {
+            assert!(request.body.as_slice() != b"panic", "as asked");
+            match request.body.len() {
+                0 => Ok(Bytes::new().into()),
+                bytes => Ok(Bytes::from(format!("{{\"bytes\":{bytes}}}")).into()),
+            }
+        })
     }
 }
 
@@ -119,7 +156,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> Node {
     };
     let s3 = StubS3::default();
     let observer = config.serves_metrics_on_main().then(|| Arc::new(observer));
-    let front = Front::new(&config, OpenGate, s3.clone(), observer, &SeededRng::new(7));
+    let front = Front::new(&config, OpenGate, (s3.clone(), StubKms), observer, &SeededRng::new(7));
     let shared = Shared::new(Arc::new(front), Settings::new(&config), drain).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -447,4 +484,103 @@ fn operations_have_the_names_of_aws() {
     }
     assert_eq!(name("PUT", "/b/k", true), "CopyObject");
     assert_eq!(name("PUT", "/b/k?uploadId=1", true), "UploadPartCopy");
+}
+
+/// Sends a call of the KMS API.
+async fn call(node: &Node, headers: &str, body: &str) -> String {
+    node.exchange(&format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    ))
+    .await
+}
+
+const TARGET: &str = "x-amz-target: TrentService.ListKeys\r\n";
+
+#[tokio::test]
+async fn a_call_of_the_kms_api_answers_in_json() {
+    let node = start(|_| ()).await;
+    let headers = format!("{TARGET}authorization: somebody\r\n");
+    let answer = call(&node, &headers, "{}").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(header(&answer, "content-type"), "application/x-amz-json-1.1");
+    let request_id = header(&answer, "x-amzn-requestid");
+    assert!(request_id.len() == 16 && request_id == header(&answer, "x-amz-request-id"));
+    assert_eq!(body(&answer), "{\"bytes\":2}");
+    assert!(node.seen().is_empty(), "S3 saw it");
+    let answer = call(&node, &headers, "").await;
+    assert_eq!((header(&answer, "content-length"), body(&answer)), ("0", ""));
+}
+
+#[tokio::test]
+async fn failures_of_the_kms_api_are_json_too() {
+    let node = start(|_| ()).await;
+    let signed = format!("{TARGET}authorization: somebody\r\n");
+    let refused = format!("{TARGET}authorization: refused\r\n");
+    for (headers, body_text, status, code) in [
+        (TARGET, "{}", 400, "MissingAuthenticationTokenException"),
+        (&*refused, "{}", 400, "UnrecognizedClientException"),
+        (&*signed, "forged", 400, "InvalidSignatureException"),
+        (&*signed, "panic", 500, "KMSInternalException"),
+    ] {
+        let answer = call(&node, headers, body_text).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(header(&answer, "content-type"), "application/x-amz-json-1.1", "{answer}");
+        assert!(body(&answer).contains(&format!("\"__type\":\"{code}\"")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_is_bounded_as_well() {
+    let node = start(|_| ()).await;
+    let chunks = format!("10000\r\n{}\r\n", "a".repeat(0x10000)).repeat(4);
+    for (more, expected) in [("", "{\"bytes\":262144}"), ("1\r\na\r\n", "RequestEntityTooLarge")] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\
+             {TARGET}authorization: somebody\r\n\r\n{chunks}{more}0\r\n\r\n"
+        );
+        let answer = node.exchange(&request).await;
+        assert!(body(&answer).contains(expected), "{answer}");
+    }
+    // Refused by what it says of its length, before any of it comes.
+    let declared = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 262145\r\n\
+         {TARGET}authorization: somebody\r\n\r\n"
+    );
+    let answer = node.exchange(&declared).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(body(&answer).contains("RequestEntityTooLargeException"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_stalled_call_ends_and_anonymous_callers_get_no_continue() {
+    let node = start(|_| ()).await;
+    let stalled = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\
+         {TARGET}authorization: somebody\r\n\r\n{{}}"
+    );
+    let answer = node.exchange(&stalled).await;
+    assert!(answer.contains("RequestTimeoutException"), "{answer}");
+    let anonymous = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 10\r\n\
+         expect: 100-continue\r\n{TARGET}\r\n"
+    );
+    let answer = node.exchange(&anonymous).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[test]
+fn a_private_connection_is_tls_or_never_leaves_this_machine() {
+    for (address, is_tls, want) in [
+        ("203.0.113.7:1", true, true),
+        ("127.0.0.1:1", false, true),
+        ("[::1]:1", false, true),
+        ("[::ffff:127.0.0.1]:1", false, true),
+        ("203.0.113.7:1", false, false),
+        ("10.0.0.1:1", false, false),
+        ("[2001:db8::1]:1", false, false),
+    ] {
+        let peer = Peer { address: Some(address.parse().unwrap()), is_tls, operator: None };
+        assert_eq!(is_private(&peer), want, "{address} {is_tls}");
+    }
 }
