@@ -18,7 +18,7 @@ use super::door::Finish;
 use super::error::{Answer, Subject, internal_error, invalid_argument, invalid_request};
 use super::headers::page_size;
 use super::uploads::part_marker;
-use super::{Call, S3Api, check_version, object_key, sse, time};
+use super::{Call, S3Api, check_version, customer, object_key, time};
 use crate::policy;
 
 const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
@@ -31,7 +31,7 @@ pub(super) async fn get_object_attributes(
     let input = &call.input;
     let right = api.on_bucket::<policy::GetObjectAttributes, _>(&call, &input.bucket).await?;
     check_version(input.version_id.as_deref())?;
-    sse::refuse_customer_keys(&call)?;
+    let customer = call.customer.own()?;
     let names: Vec<_> = input.object_attributes.iter().map(|it| it.as_str().to_owned()).collect();
     let asked = Asked::read(&names)?;
     let page = Page {
@@ -45,6 +45,7 @@ pub(super) async fn get_object_attributes(
         conditions: Conditions::default(),
         range: None,
         part_number: None,
+        customer_key: customer::key_of(customer.as_ref()),
     };
     let (info, _) = api
         .engine

@@ -31,7 +31,7 @@ pub(super) async fn create_bucket(
     api: &S3Api,
     call: Call<CreateBucketInput>,
 ) -> Answer<S3Response<CreateBucketOutput>> {
-    let right = policy::on_account::<policy::CreateBucket>(&call.caller, &call.request_id)?;
+    let right = policy::on_account::<policy::CreateBucket>(api.asked(&call))?;
     if call.input.object_lock_enabled_for_bucket == Some(true) {
         return Err(not_implemented("x-amz-bucket-object-lock-enabled").into());
     }
@@ -146,7 +146,7 @@ pub(super) async fn list_buckets(
     api: &S3Api,
     call: Call<ListBucketsInput>,
 ) -> Answer<S3Response<ListBucketsOutput>> {
-    let right = policy::on_account::<policy::ListAllMyBuckets>(&call.caller, &call.request_id)?;
+    let right = policy::on_account::<policy::ListAllMyBuckets>(api.asked(&call))?;
     let input = &call.input;
     let limit = page_buckets(input.max_buckets)?;
     let after = input.continuation_token.as_deref().filter(|text| !text.is_empty());

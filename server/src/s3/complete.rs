@@ -12,7 +12,7 @@ use s3s::dto::{CompleteMultipartUploadInput, CompleteMultipartUploadOutput};
 use super::checksum::{self, Fields};
 use super::encoding::percent_encode;
 use super::error::{Answer, Failure, Subject, bad_request, invalid_request, malformed_xml};
-use super::{Call, S3Api, etag, headers, multipart, object_key, sse};
+use super::{Call, S3Api, customer, etag, headers, multipart, object_key};
 use crate::policy::PutObject;
 
 /// Answers CompleteMultipartUpload.
@@ -22,7 +22,7 @@ pub(super) async fn complete_multipart_upload(
 ) -> Answer<S3Response<CompleteMultipartUploadOutput>> {
     let input = &call.input;
     let right = api.on_bucket::<PutObject, _>(&call, &input.bucket).await?;
-    sse::refuse_customer_keys(&call)?;
+    let customer = call.customer.own()?;
     let object_key = object_key(&input.key)?;
     let upload = multipart::upload_id(&input.upload_id)?;
     let listed = input.multipart_upload.as_ref().and_then(|list| list.parts.as_deref());
@@ -36,6 +36,7 @@ pub(super) async fn complete_multipart_upload(
         parts,
         checksum: expected(input, part_count)?,
         size: size.map_err(|_| invalid_request("x-amz-mp-object-size cannot be negative"))?,
+        customer_key: customer::key_of(customer.as_ref()),
         conditions: headers::write_conditions(&call),
     };
     let said = Said {
@@ -51,15 +52,16 @@ pub(super) async fn complete_multipart_upload(
             return Err(said.explain(&cause, open.is_ok()));
         }
     };
-    let sse = api.sse_reply(receipt.sse, receipt.tenant_key, right.user());
+    let reply = api.sse_reply(receipt.sse, receipt.tenant_key, right.user(), customer.as_ref());
     let mut output = CompleteMultipartUploadOutput {
         bucket: Some(input.bucket.clone()),
         key: Some(input.key.clone()),
         location: Some(location(&call, &input.bucket, &input.key)),
         checksum_type: Some(checksum::type_element(receipt.checksum_type)),
         e_tag: Some(dto::ETag::Strong(receipt.etag.as_str().to_owned())),
-        server_side_encryption: Some(sse.element()),
-        ssekms_key_id: sse.key_id,
+        server_side_encryption: reply.element(),
+        bucket_key_enabled: reply.bucket_key(),
+        ssekms_key_id: reply.key_id,
         ..CompleteMultipartUploadOutput::default()
     };
     let fields = Fields::of_object(&receipt.checksums, receipt.checksum_type, part_count);

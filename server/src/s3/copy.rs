@@ -8,15 +8,22 @@ use s3s::S3Response;
 use s3s::dto::{CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, ETag};
 
 use super::checksum::{self, Fields};
+use super::customer::Sent;
 use super::error::{Answer, Failure, Subject, invalid_argument, invalid_request, not_implemented};
 use super::put::Written;
-use super::{Call, S3Api, check_version, headers, object_key, sse, time};
+use super::{Call, S3Api, check_version, customer, headers, object_key, sse, time};
 use crate::policy::{Authorised, GetObject, PutObject};
+
+/// Asks for new ciphertext where a copy would share its source's; docs/ARCHITECTURE.md, "Encryption
+/// modes".
+const REENCRYPT: &str = "x-kluis-reencrypt";
 
 /// Where a copy comes from: the right to read it, and its name.
 pub(super) struct Source {
     pub(super) right: Authorised<GetObject>,
     pub(super) object_key: ObjectKey,
+    /// The key that the client sent for it.
+    pub(super) customer: Option<Sent>,
 }
 
 impl Source {
@@ -36,12 +43,11 @@ impl S3Api {
         let CopySource::Bucket { bucket, key: name, version_id } = source else {
             return Err(not_implemented("x-amz-copy-source with an ARN").into());
         };
-        sse::refuse_customer_keys(call)?;
         let right = self
             .look_up::<GetObject, _>(call, bucket, "x-amz-source-expected-bucket-owner")
             .await?;
         check_version(version_id.as_deref())?;
-        Ok(Source { right, object_key: object_key(name)? })
+        Ok(Source { right, object_key: object_key(name)?, customer: call.customer.source()? })
     }
 }
 
@@ -53,10 +59,11 @@ pub(super) async fn copy_object(
     let right = api.on_bucket::<PutObject, _>(&call, &call.input.bucket).await?;
     let source = api.copy_source(&call, &call.input.copy_source).await?;
     let object_key = object_key(&call.input.key)?;
-    let written = api.written(&call, right.user())?;
+    let written = api.written(&call, right.bucket(), right.user())?;
     let directives = Directives::read(&call)?;
+    let reencrypt = reencrypt(call.header(REENCRYPT))?;
     let is_same = source.right.bucket().id == right.bucket().id && source.object_key == object_key;
-    if is_same && !changes_something(&call, directives, &written) {
+    if is_same && !reencrypt && !changes_something(&call, directives, &written) {
         return Err(unchanged());
     }
     let algorithm = call.input.checksum_algorithm.as_ref();
@@ -64,21 +71,23 @@ pub(super) async fn copy_object(
     let request = CopyRequest {
         source: source.named(),
         source_conditions: headers::source_conditions(&call),
+        source_customer_key: customer::key_of(source.customer.as_ref()),
         bucket: right.bucket(),
         object_key: &object_key,
         headers: directives.replace_metadata.then_some(written.headers),
         tags: directives.replace_tags.then_some(written.tags),
-        sse: written.sse.mode,
-        context: written.sse.context,
+        sse: written.sse.choice,
         conditions: headers::write_conditions(&call),
         checksum: algorithm,
+        reencrypt,
     };
     let receipt = api
         .engine
         .copy(right.purpose(), request)
         .await
         .map_err(|cause| Subject::CopySource.failed(&cause))?;
-    let sse = api.sse_reply(receipt.sse, receipt.tenant_key, right.user());
+    let customer = written.sse.customer.as_ref();
+    let reply = api.sse_reply(receipt.sse, receipt.tenant_key, right.user(), customer);
     let mut result = CopyObjectResult {
         checksum_type: Some(checksum::type_element(receipt.checksum_type)),
         e_tag: Some(ETag::Strong(receipt.etag.as_str().to_owned())),
@@ -86,12 +95,22 @@ pub(super) async fn copy_object(
         ..CopyObjectResult::default()
     };
     checksum::fill!(result, Fields::full(&receipt.checksums));
-    Ok(S3Response::new(CopyObjectOutput {
-        copy_object_result: Some(result),
-        server_side_encryption: Some(sse.element()),
-        ssekms_key_id: sse.key_id,
-        ..CopyObjectOutput::default()
-    }))
+    let mut output =
+        CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() };
+    sse::fill!(output, reply);
+    Ok(S3Response::new(output))
+}
+
+/// Whether a copy has to be encrypted anew under a data key of its own.
+fn reencrypt(value: Option<&str>) -> Answer<bool> {
+    match value {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => {
+            let message = "x-kluis-reencrypt is true or false";
+            Err(invalid_argument(message, REENCRYPT, other).into())
+        }
+    }
 }
 
 /// Whether metadata and tags come from the request or from the source.

@@ -80,9 +80,6 @@ absent! {
         "NoSuchConfiguration", "The specified configuration does not exist.";
     get_bucket_cors(GetBucketCorsInput) -> GetBucketCorsOutput,
         "NoSuchCORSConfiguration", "The CORS configuration does not exist";
-    get_bucket_encryption(GetBucketEncryptionInput) -> GetBucketEncryptionOutput,
-        "ServerSideEncryptionConfigurationNotFoundError",
-        "The server side encryption configuration was not found";
     get_bucket_intelligent_tiering_configuration(GetBucketIntelligentTieringConfigurationInput)
         -> GetBucketIntelligentTieringConfigurationOutput,
         "NoSuchConfiguration", "The specified configuration does not exist.";
@@ -119,7 +116,6 @@ removed! {
     delete_bucket_analytics_configuration(DeleteBucketAnalyticsConfigurationInput)
         -> DeleteBucketAnalyticsConfigurationOutput;
     delete_bucket_cors(DeleteBucketCorsInput) -> DeleteBucketCorsOutput;
-    delete_bucket_encryption(DeleteBucketEncryptionInput) -> DeleteBucketEncryptionOutput;
     delete_bucket_intelligent_tiering_configuration(
         DeleteBucketIntelligentTieringConfigurationInput
     ) -> DeleteBucketIntelligentTieringConfigurationOutput;

@@ -18,9 +18,9 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
-use super::S3Api;
+use super::encryption::Document;
 use super::error::{ErrorSlot, internal_error, invalid_uri, method_not_allowed, not_implemented};
-use super::headers;
+use super::{S3Api, customer, headers};
 use crate::auth::canonical::QueryParams;
 use crate::body::DigestHandle;
 use crate::error::ApiError;
@@ -42,10 +42,15 @@ const UNKNOWN_QUERIES: [&str; 12] = [
 ];
 const UNKNOWN_HEADERS: [&str; 1] = ["x-amz-rename-source"];
 
+/// Whether nobody on the way of a request reads along: only then it may bring a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Private(pub(crate) bool);
+
 /// s3s with the API behind it.
 #[derive(Clone)]
 pub(crate) struct Door {
     service: S3Service,
+    xml_bytes_max: usize,
 }
 
 impl Door {
@@ -53,13 +58,15 @@ impl Door {
     /// gathers no document beyond `xml_bytes_max`, which is what the front admits.
     pub(crate) fn new(api: S3Api, xml_bytes_max: u64) -> Self {
         let mut config = S3Config::default();
-        config.xml_max_body_size = usize::try_from(xml_bytes_max).unwrap_or(usize::MAX);
+        let xml_bytes_max = usize::try_from(xml_bytes_max).unwrap_or(usize::MAX);
+        config.xml_max_body_size = xml_bytes_max;
         let mut builder = S3ServiceBuilder::new(api);
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
-        Self { service: builder.build() }
+        Self { service: builder.build(), xml_bytes_max }
     }
 
-    /// Serves a request whose extensions hold the caller, the request id and the digests.
+    /// Serves a request whose extensions hold the caller, the request id, the digests and
+    /// [`Private`].
     ///
     /// An error answer has its status, the headers that go with it, and its [`ApiError`] in its
     /// extensions.
@@ -71,14 +78,29 @@ impl Door {
         let slot = ErrorSlot::default();
         let lifted = headers::lift(request.headers_mut());
         request.extensions_mut().insert(lifted);
+        let is_private = request.extensions().get::<Private>().is_some_and(|private| private.0);
+        let keys = customer::Keys::lift(request.headers_mut(), is_private);
+        request.extensions_mut().insert(keys);
         request.extensions_mut().insert(slot.clone());
         // A failure of the body is the cause of whatever s3s or a verb made of it.
         let cause = || digests.as_ref().and_then(DigestHandle::failure).or_else(|| slot.take());
+        if brings_encryption(&request)
+            && let Err(error) = Document::take(&mut request, self.xml_bytes_max).await
+        {
+            return failed(cause().or(error).unwrap_or_else(internal_error));
+        }
         match self.service.call(request).await {
             Ok(response) => finish(response, cause),
             Err(_) => failed(cause().unwrap_or_else(internal_error)),
         }
     }
+}
+
+/// Whether a request is a PutBucketEncryption.
+fn brings_encryption<B>(request: &Request<B>) -> bool {
+    request.method() == Method::PUT
+        && !has_object_key(request.uri())
+        && query_names(request.uri()).iter().any(|name| name == "encryption")
 }
 
 /// Queries that a PUT of bytes may have.

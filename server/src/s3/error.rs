@@ -121,7 +121,10 @@ impl Subject {
     /// What the client is told. Logs what the operator has to know.
     pub(super) fn failed(self, cause: &kluis_storage::Error) -> Failure {
         let error = self.code(cause);
-        if error.status.is_server_error() {
+        if cause.kind() == ErrorKind::CustomerKeyWrong {
+            // Tampering with the wrap looks the same, so the operator hears of each.
+            tracing::warn!(cause = %cause, "a customer's key does not open what it was sent for");
+        } else if error.status.is_server_error() {
             tracing::error!(code = %error.code, cause = %cause, "a request failed inside");
         } else {
             tracing::debug!(code = %error.code, cause = %cause, "a request was refused");
@@ -135,6 +138,16 @@ impl Subject {
         let error = ApiError::new;
         match cause.kind() {
             ErrorKind::Body => body_error(cause),
+            ErrorKind::CustomerKeyMissing if self == Self::Upload => {
+                bad_request("InvalidRequest", UPLOAD_KEY_MISSING)
+            }
+            ErrorKind::CustomerKeyMissing => bad_request("InvalidRequest", CUSTOMER_KEY_MISSING),
+            ErrorKind::CustomerKeyUnexpected => {
+                bad_request("InvalidRequest", CUSTOMER_KEY_UNEXPECTED)
+            }
+            ErrorKind::CustomerKeyWrong if self == Self::Upload => {
+                bad_request("InvalidRequest", UPLOAD_KEY_WRONG)
+            }
             ErrorKind::Conflict => error(Http::CONFLICT, "ConditionalRequestConflict", CONFLICT),
             ErrorKind::Exists if self == Self::Bucket => {
                 error(Http::CONFLICT, "BucketAlreadyExists", BUCKET_EXISTS)
@@ -155,6 +168,7 @@ impl Subject {
             ErrorKind::KeyDisabled => {
                 bad_request("KMS.DisabledException", "The key of this data is disabled.")
             }
+            ErrorKind::KeyUnusable => bad_request("KMS.KMSInvalidStateException", KEY_UNUSABLE),
             ErrorKind::Misuse => bad_request("InvalidRequest", "The request is not valid."),
             ErrorKind::NotEmpty => error(
                 Http::CONFLICT,
@@ -166,7 +180,9 @@ impl Subject {
             ErrorKind::NotModified if self == Self::CopySource => precondition_failed(),
             ErrorKind::NotModified => error(Http::NOT_MODIFIED, "NotModified", "Not Modified"),
             ErrorKind::PartTooSmall => bad_request("EntityTooSmall", PART_TOO_SMALL),
-            ErrorKind::Refused => access_denied(),
+            ErrorKind::AccessDenied | ErrorKind::CustomerKeyWrong | ErrorKind::Refused => {
+                access_denied()
+            }
             // Corrupt and Tampered are told apart in the log only; a kind this file does not know
             // yet is the node's fault, never the client's.
             _ => internal_error(),
@@ -189,6 +205,15 @@ const BUCKET_EXISTS: &str = "The requested bucket name is not available. The buc
     shared by all users of the system. Select a different name and try again.";
 const CONFLICT: &str = "The conditional request cannot succeed due to a conflicting operation \
     against this resource.";
+const CUSTOMER_KEY_MISSING: &str = "The object was stored using a form of Server Side Encryption. \
+    The correct parameters must be provided to retrieve the object.";
+const CUSTOMER_KEY_UNEXPECTED: &str =
+    "The encryption parameters are not applicable to this object.";
+const KEY_UNUSABLE: &str = "The key of this data waits for its deletion or for its material.";
+const UPLOAD_KEY_MISSING: &str = "The multipart upload initiate requested encryption. Subsequent \
+    requests must include the appropriate encryption parameters.";
+const UPLOAD_KEY_WRONG: &str = "The provided encryption parameters did not match the ones used \
+    originally.";
 const FULL: &str = "There is no space for new data. Reads and deletes go on.";
 const INVALID_PART: &str = "One or more of the specified parts could not be found. The part might \
     not have been uploaded, or the specified entity tag might not have matched the part's entity \

@@ -10,6 +10,7 @@ use s3s::dto::{GetObjectInput, GetObjectOutput};
 use super::error::Answer;
 use super::object::Wanted;
 use super::{Call, S3Api, body, object, object_key};
+use crate::plaintext::Plaintext;
 use crate::policy;
 
 /// Answers GetObject.
@@ -29,10 +30,13 @@ pub(super) async fn get_object(
     // s3s makes the status from this field; the header itself is among `head.headers`.
     let content_range =
         head.headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).map(str::to_owned);
+    let tenant_key = reply.info.tenant_key;
     let output = GetObjectOutput {
         body: Some(body::download(reply.body, head.length)),
         content_range,
         ..GetObjectOutput::default()
     };
-    Ok(S3Response::with_headers(output, head.headers))
+    let mut response = S3Response::with_headers(output, head.headers);
+    response.extensions.insert(Plaintext { tenant_key });
+    Ok(response)
 }

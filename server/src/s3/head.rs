@@ -9,6 +9,7 @@ use super::door::Finish;
 use super::error::Answer;
 use super::object::Wanted;
 use super::{Call, S3Api, object, object_key};
+use crate::plaintext::Plaintext;
 use crate::policy;
 
 /// Answers HeadObject.
@@ -27,6 +28,7 @@ pub(super) async fn head_object(
     let head = api.object_head(&wanted, &info, &range, right.user())?;
     let mut response = S3Response::with_headers(HeadObjectOutput::default(), head.headers);
     response.extensions.insert(Finish::status(head.status));
+    response.extensions.insert(Plaintext { tenant_key: info.tenant_key });
     Ok(response)
 }
 

@@ -19,10 +19,12 @@ mod bucket;
 mod checksum;
 mod complete;
 mod copy;
+mod customer;
 mod defaults;
 mod delete;
 pub(crate) mod door;
 mod encoding;
+mod encryption;
 mod error;
 mod etag;
 mod get;
@@ -51,7 +53,8 @@ use s3s::S3Request;
 
 use crate::auth::Caller;
 use crate::body::DigestHandle;
-use crate::policy::{self, Authorised, Operation};
+use crate::key_policy::{KeyPolicies, Origin};
+use crate::policy::{self, Asked, Authorised, Operation};
 
 use self::error::{Answer, Subject, bad_request, invalid_argument, no_such_version};
 
@@ -60,12 +63,29 @@ pub(crate) struct S3Api {
     engine: Engine,
     region: Arc<str>,
     etag_rule: ETagRule,
+    key_policies: Arc<KeyPolicies>,
 }
 
 impl S3Api {
-    /// The API of `engine` in `region`. `etag_rule` is the rule of buckets made without one.
-    pub(crate) fn new(engine: Engine, region: impl Into<Arc<str>>, etag_rule: ETagRule) -> Self {
-        Self { engine, region: region.into(), etag_rule }
+    /// The API of `engine` in `region`. `etag_rule` is the rule of buckets made without one;
+    /// `key_policies` decide who may use which key.
+    pub(crate) fn new(
+        engine: Engine,
+        region: impl Into<Arc<str>>,
+        etag_rule: ETagRule,
+        key_policies: Arc<KeyPolicies>,
+    ) -> Self {
+        Self { engine, region: region.into(), etag_rule, key_policies }
+    }
+
+    /// What a call is decided on.
+    fn asked<'a, Input>(&'a self, call: &'a Call<Input>) -> Asked<'a> {
+        Asked {
+            caller: &call.caller,
+            request_id: &call.request_id,
+            origin: call.origin,
+            key_policies: &self.key_policies,
+        }
     }
 
     /// Looks a bucket up in the caller's tenant and decides on `Op`.
@@ -86,7 +106,7 @@ impl S3Api {
     where
         Op: Operation<Target = BucketInfo>,
     {
-        let right = policy::on_account::<policy::LookUpBucket>(&call.caller, &call.request_id)?;
+        let right = policy::on_account::<policy::LookUpBucket>(self.asked(call))?;
         // A name that no bucket can have names no bucket.
         let name = BucketName::new(name).map_err(|_| error::no_such_bucket())?;
         let bucket = self
@@ -96,7 +116,7 @@ impl S3Api {
             .map_err(|cause| Subject::Bucket.failed(&cause))?;
         let account = right.user().account_id.to_string();
         check_expected_owner(call.header(owner_header), &account)?;
-        Ok(policy::on_bucket(&call.caller, &call.request_id, bucket)?)
+        Ok(policy::on_bucket(self.asked(call), bucket)?)
     }
 }
 
@@ -105,10 +125,15 @@ struct Call<Input> {
     input: Input,
     caller: Caller,
     request_id: RequestId,
+    origin: Origin,
     digests: Option<DigestHandle>,
     headers: HeaderMap,
     /// Headers that s3s would refuse where AWS does not; see [`headers::lift`].
     lifted: HeaderMap,
+    /// The keys that the client sent; see [`customer`].
+    customer: customer::Keys,
+    /// The document of PutBucketEncryption; see [`encryption`].
+    encryption: Option<Arc<encryption::Document>>,
     uri: Uri,
 }
 
@@ -119,11 +144,14 @@ impl<Input> Call<Input> {
             input,
             caller: take(&mut extensions).unwrap_or(Caller::Anonymous),
             request_id: take(&mut extensions).unwrap_or_else(|| RequestId::from("-")),
+            origin: take(&mut extensions).unwrap_or_default(),
             digests: take(&mut extensions),
             headers,
             lifted: take::<headers::Lifted>(&mut extensions)
                 .map(|lifted| lifted.0)
                 .unwrap_or_default(),
+            customer: take(&mut extensions).unwrap_or_default(),
+            encryption: take(&mut extensions),
             uri,
         }
     }

@@ -4,8 +4,8 @@
 //! [`super::uploads`]. Knows nothing of: where parts lie.
 
 use kluis_storage::{
-    ChecksumAlgorithm, Conditions, CreateUpload, GetRequest, PartReceipt, RangeSpec, UploadId,
-    UploadInfo, UploadPart, UploadPartCopy,
+    ChecksumAlgorithm, Conditions, CreateUpload, ErrorKind, GetRequest, PartReceipt, RangeSpec,
+    SseMode, UploadId, UploadInfo, UploadPart, UploadPartCopy,
 };
 use s3s::S3Response;
 use s3s::dto::{
@@ -16,7 +16,7 @@ use s3s::dto::{
 use super::checksum::{self, Fields};
 use super::copy::Source;
 use super::error::{Answer, Failure, Subject, bad_request, invalid_request, no_such_upload};
-use super::{Call, S3Api, body, headers, object_key, put, sse, time};
+use super::{Call, S3Api, body, customer, headers, object_key, put, sse, time};
 use crate::policy::PutObject;
 
 /// Answers CreateMultipartUpload.
@@ -27,7 +27,7 @@ pub(super) async fn create_multipart_upload(
     let input = &call.input;
     let right = api.on_bucket::<PutObject, _>(&call, &input.bucket).await?;
     let object_key = object_key(&input.key)?;
-    let written = api.written(&call, right.user())?;
+    let written = api.written(&call, right.bucket(), right.user())?;
     let asked = checksum::of_upload(
         input.checksum_algorithm.as_ref().map(s3s::dto::ChecksumAlgorithm::as_str),
         input.checksum_type.as_ref().map(s3s::dto::ChecksumType::as_str),
@@ -37,8 +37,7 @@ pub(super) async fn create_multipart_upload(
         object_key: &object_key,
         headers: written.headers,
         tags: written.tags,
-        sse: written.sse.mode,
-        context: written.sse.context,
+        sse: written.sse.choice,
         // Where the client names nothing, the engine joins the CRC64NVME that every part gets.
         checksum: asked,
     };
@@ -47,17 +46,18 @@ pub(super) async fn create_multipart_upload(
         .create_upload(right.purpose(), request)
         .await
         .map_err(|cause| Subject::Bucket.failed(&cause))?;
-    let sse = api.sse_reply(upload.sse, upload.tenant_key, right.user());
-    Ok(S3Response::new(CreateMultipartUploadOutput {
+    let customer = written.sse.customer.as_ref();
+    let reply = api.sse_reply(upload.sse, upload.tenant_key, right.user(), customer);
+    let mut output = CreateMultipartUploadOutput {
         bucket: Some(input.bucket.clone()),
         key: Some(input.key.clone()),
         upload_id: Some(upload.upload.to_string()),
         checksum_algorithm: asked.and_then(|(it, _)| checksum::algorithm_element(it)),
         checksum_type: asked.map(|(_, it)| checksum::type_element(it)),
-        server_side_encryption: Some(sse.element()),
-        ssekms_key_id: sse.key_id,
         ..CreateMultipartUploadOutput::default()
-    }))
+    };
+    sse::fill!(output, reply);
+    Ok(S3Response::new(output))
 }
 
 /// Answers UploadPart.
@@ -66,7 +66,7 @@ pub(super) async fn upload_part(
     mut call: Call<UploadPartInput>,
 ) -> Answer<S3Response<UploadPartOutput>> {
     let right = api.on_bucket::<PutObject, _>(&call, &call.input.bucket).await?;
-    sse::refuse_customer_keys(&call)?;
+    let customer = call.customer.own()?;
     let object_key = object_key(&call.input.key)?;
     let part_number = headers::part_number(call.input.part_number)?;
     let upload = upload_id(&call.input.upload_id)?;
@@ -80,20 +80,25 @@ pub(super) async fn upload_part(
     wanted.extend(info.checksum.map(|(algorithm, _)| algorithm));
     let stream = call.input.body.take();
     let body = body::upload(&call, stream, &wanted)?;
-    let request =
-        UploadPart { bucket: right.bucket(), object_key: &object_key, upload, part_number, body };
+    let request = UploadPart {
+        bucket: right.bucket(),
+        object_key: &object_key,
+        upload,
+        part_number,
+        customer_key: customer::key_of(customer.as_ref()),
+        body,
+    };
     let receipt = api
         .engine
         .upload_part(right.purpose(), request)
         .await
         .map_err(|cause| Subject::Upload.failed(&cause))?;
-    let sse = api.sse_reply(receipt.sse, receipt.tenant_key, right.user());
+    let reply = api.sse_reply(receipt.sse, receipt.tenant_key, right.user(), customer.as_ref());
     let mut output = UploadPartOutput {
         e_tag: Some(ETag::Strong(receipt.etag.as_str().to_owned())),
-        server_side_encryption: Some(sse.element()),
-        ssekms_key_id: sse.key_id,
         ..UploadPartOutput::default()
     };
+    sse::fill!(output, reply);
     checksum::fill!(output, Fields::full(&receipt.checksums));
     Ok(S3Response::new(output))
 }
@@ -109,11 +114,14 @@ pub(super) async fn upload_part_copy(
     let object_key = object_key(&input.key)?;
     let part_number = headers::part_number(input.part_number)?;
     let upload = upload_id(&input.upload_id)?;
+    let customer = call.customer.own()?;
     // Looked up first, so that what is missing below is the source.
-    api.engine
+    let info = api
+        .engine
         .upload_info(right.purpose(), right.bucket(), &object_key, upload)
         .await
         .map_err(|cause| Subject::Upload.failed(&cause))?;
+    check_customer_key(&info, customer.is_some())?;
     let range = match call.header("x-amz-copy-source-range") {
         Some(text) => Some(source_range(api, &source, headers::copy_range(text)?).await?),
         None => None,
@@ -121,24 +129,36 @@ pub(super) async fn upload_part_copy(
     let request = UploadPartCopy {
         source: source.named(),
         source_conditions: headers::source_conditions(&call),
+        source_customer_key: customer::key_of(source.customer.as_ref()),
         range,
         bucket: right.bucket(),
         object_key: &object_key,
         upload,
         part_number,
+        customer_key: customer::key_of(customer.as_ref()),
     };
     let receipt = api
         .engine
         .upload_part_copy(right.purpose(), request)
         .await
         .map_err(|cause| Subject::CopySource.failed(&cause))?;
-    let sse = api.sse_reply(receipt.sse, receipt.tenant_key, right.user());
-    Ok(S3Response::new(UploadPartCopyOutput {
+    let reply = api.sse_reply(receipt.sse, receipt.tenant_key, right.user(), customer.as_ref());
+    let mut output = UploadPartCopyOutput {
         copy_part_result: Some(copy_result(&receipt)),
-        server_side_encryption: Some(sse.element()),
-        ssekms_key_id: sse.key_id,
         ..UploadPartCopyOutput::default()
-    }))
+    };
+    sse::fill!(output, reply);
+    Ok(S3Response::new(output))
+}
+
+/// Told before the source is read, so that a later complaint about a key is about the source's.
+fn check_customer_key(info: &UploadInfo, sent: bool) -> Answer<()> {
+    let kind = match (info.sse == SseMode::Customer, sent) {
+        (true, false) => ErrorKind::CustomerKeyMissing,
+        (false, true) => ErrorKind::CustomerKeyUnexpected,
+        _ => return Ok(()),
+    };
+    Err(Subject::Upload.failed(&kluis_storage::Error::new(kind, "copy a part")))
 }
 
 fn copy_result(receipt: &PartReceipt) -> CopyPartResult {
@@ -164,6 +184,7 @@ async fn source_range(
         conditions: Conditions::default(),
         range: None,
         part_number: None,
+        customer_key: customer::key_of(source.customer.as_ref()),
     };
     let found = api.engine.head(source.right.purpose(), request).await;
     let (info, _) = found.map_err(|cause| Subject::CopySource.failed(&cause))?;
@@ -208,7 +229,7 @@ fn mismatch(expected: ChecksumAlgorithm, found: ChecksumAlgorithm) -> Failure {
 #[cfg(test)]
 mod tests {
     use kluis_kms::TenantKeyId;
-    use kluis_storage::{ChecksumType, SseMode};
+    use kluis_storage::ChecksumType;
 
     use super::*;
 

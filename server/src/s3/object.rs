@@ -16,8 +16,9 @@ use kluis_storage::{
 use s3s::dto::{ChecksumMode, Timestamp};
 
 use super::checksum::{self, Fields};
+use super::customer::Sent;
 use super::error::{Answer, Failure, Subject, internal_error};
-use super::{Call, S3Api, check_version, headers, metadata, sse, time};
+use super::{Call, S3Api, check_version, customer, headers, metadata, sse, time};
 use crate::auth::User;
 use crate::error::ApiError;
 use crate::policy::{Authorised, GetObject};
@@ -31,6 +32,8 @@ pub(super) struct Wanted {
     pub(super) checksums: bool,
     /// The `response-*` overrides.
     pub(super) overrides: HeaderMap,
+    /// The key that the client sent.
+    pub(super) customer: Option<Sent>,
 }
 
 /// The fields of s3s's inputs that HEAD and GET share.
@@ -76,7 +79,8 @@ impl Wanted {
             .checksum_mode
             .is_some_and(|mode| mode.as_str().eq_ignore_ascii_case(ChecksumMode::ENABLED));
         let conditions = headers::read_conditions(call);
-        Ok(Self { range, part_number, conditions, checksums, overrides })
+        let customer = call.customer.own()?;
+        Ok(Self { range, part_number, conditions, checksums, overrides, customer })
     }
 
     /// What the engine is asked.
@@ -91,6 +95,7 @@ impl Wanted {
             conditions: self.conditions.clone(),
             range: self.range,
             part_number: self.part_number,
+            customer_key: customer::key_of(self.customer.as_ref()),
         }
     }
 
@@ -129,7 +134,11 @@ impl S3Api {
         if wanted.part_number.is_some() && info.multipart {
             put(&mut headers, "x-amz-mp-parts-count", &info.parts.len().to_string())?;
         }
-        self.encryption(info, user, &mut headers)?;
+        let customer = wanted.customer.as_ref();
+        let sse = self.sse_reply(info.sse, info.tenant_key, user, customer);
+        for (name, text) in sse.headers() {
+            put(&mut headers, name, text)?;
+        }
         if wanted.checksums {
             checksums(wanted, info, length, &mut headers)?;
         }
@@ -142,15 +151,6 @@ impl S3Api {
         }
         let status = if partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
         Ok(Head { headers, status, length })
-    }
-
-    fn encryption(&self, info: &ObjectInfo, user: &User, headers: &mut HeaderMap) -> Answer<()> {
-        let sse = self.sse_reply(info.sse, info.tenant_key, user);
-        put(headers, "x-amz-server-side-encryption", sse.mode)?;
-        match sse.key_id {
-            Some(arn) => put(headers, "x-amz-server-side-encryption-aws-kms-key-id", &arn),
-            None => Ok(()),
-        }
     }
 
     /// Adds to a failed read what only the object can say: its size for a bad range, its validators
@@ -178,6 +178,7 @@ impl S3Api {
             conditions: Conditions::default(),
             range: None,
             part_number: None,
+            customer_key: customer::key_of(wanted.customer.as_ref()),
         };
         let Ok((info, _)) = self.engine.head(right.purpose(), plain).await else {
             return failure;

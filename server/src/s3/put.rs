@@ -11,7 +11,7 @@ use s3s::dto::{ETag, PutObjectInput, PutObjectOutput};
 
 use super::checksum::{self, Fields};
 use super::error::{Answer, Subject, bad_request, invalid_request, not_implemented};
-use super::sse::SseRequest;
+use super::sse::{self, SseRequest};
 use super::{Call, S3Api, acl, body, headers, metadata, object_key, tagging};
 use crate::auth::User;
 use crate::policy;
@@ -30,8 +30,8 @@ pub(super) async fn put_object(
         return Err(not_implemented("x-amz-write-offset-bytes").into());
     }
     let object_key = object_key(&call.input.key)?;
-    let written = api.written(&call, right.user())?;
-    let wanted = digests(right.bucket(), written.sse.mode);
+    let written = api.written(&call, right.bucket(), right.user())?;
+    let wanted = digests(right.bucket(), written.sse.choice.mode);
     let stream = call.input.body.take();
     let body = body::upload(&call, stream, &wanted)?;
     let request = PutRequest {
@@ -39,8 +39,7 @@ pub(super) async fn put_object(
         object_key: &object_key,
         headers: written.headers,
         tags: written.tags,
-        sse: written.sse.mode,
-        context: written.sse.context,
+        sse: written.sse.choice,
         conditions: headers::write_conditions(&call),
         body,
     };
@@ -49,14 +48,14 @@ pub(super) async fn put_object(
         .put(right.purpose(), request)
         .await
         .map_err(|cause| Subject::Object.failed(&cause))?;
-    let sse = api.sse_reply(receipt.sse, receipt.tenant_key, right.user());
+    let customer = written.sse.customer.as_ref();
+    let reply = api.sse_reply(receipt.sse, receipt.tenant_key, right.user(), customer);
     let mut output = PutObjectOutput {
         checksum_type: Some(checksum::type_element(receipt.checksum_type)),
         e_tag: Some(ETag::Strong(receipt.etag.as_str().to_owned())),
-        server_side_encryption: Some(sse.element()),
-        ssekms_key_id: sse.key_id,
         ..PutObjectOutput::default()
     };
+    sse::fill!(output, reply);
     checksum::fill!(output, Fields::full(&receipt.checksums));
     Ok(S3Response::new(output))
 }
@@ -70,14 +69,19 @@ pub(super) struct Written {
 
 impl S3Api {
     /// Reads the headers of PutObject, CopyObject and CreateMultipartUpload.
-    pub(super) fn written<Input>(&self, call: &Call<Input>, user: &User) -> Answer<Written> {
+    pub(super) fn written<Input>(
+        &self,
+        call: &Call<Input>,
+        bucket: &BucketInfo,
+        user: &User,
+    ) -> Answer<Written> {
         acl::check_request(call)?;
         check_storage_class(call.header("x-amz-storage-class"))?;
         refuse_lock(call)?;
         Ok(Written {
             headers: metadata::of_request(call)?,
             tags: tagging::of_request(call)?,
-            sse: self.sse_request(call, user)?,
+            sse: self.sse_request(call, bucket, user)?,
         })
     }
 }

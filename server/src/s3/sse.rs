@@ -1,23 +1,27 @@
-//! Server-side encryption headers.
+//! Server-side encryption: what a write asks for, which key it gets, and what every reply says.
 //!
-//! Owns: which of them are accepted, and what every reply says. Knows nothing of: keys; it compares
-//! the id of a key with the tenant's default.
+//! Owns: the headers of SSE-S3 and SSE-KMS, the names of keys, the one function that resolves the
+//! key of a write ([`S3Api::sse_request`]). Knows nothing of: the bytes of keys, wraps.
 //!
 //! Invariants
-//! - Every object is encrypted under a tenant key. The headers choose the reply and the ETag rule,
-//!   and the context that the data key is bound to, never whether.
+//! - Every object is encrypted under a tenant key. The headers choose which one, the reply and the
+//!   ETag rule, and the context that the data key is bound to, never whether.
+//! - Headers come before the bucket's default, and that before the tenant's.
+//! - A key of another account or region answers like one that is not there.
 //! - A reply says `AES256` where the request did, and `aws:kms` with the tenant key's ARN anywhere
-//!   else: so clients do not take the ETag for an MD5. docs/ARCHITECTURE.md, "ETag".
+//!   else but with customers' keys: so clients do not take the ETag for an MD5.
+//!   docs/ARCHITECTURE.md, "Encryption modes", "ETags".
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kluis_kms::{EncryptionContext, TenantKeyId};
-use kluis_storage::SseMode;
+use kluis_kms::{EncryptionContext, KeyState, Kms, TenantId, TenantKeyId};
+use kluis_storage::{BucketInfo, DefaultEncryption, SseChoice, SseMode};
 use s3s::dto::ServerSideEncryption;
 
+use super::customer::{self, Sent};
 use super::error::{Answer, bad_request, invalid_argument, not_implemented};
 use super::{Call, S3Api, error};
 use crate::auth::User;
@@ -28,72 +32,175 @@ const CONTEXT_BYTES_MAX: usize = 8_192;
 const MODE: &str = "x-amz-server-side-encryption";
 const KEY_ID: &str = "x-amz-server-side-encryption-aws-kms-key-id";
 const CONTEXT: &str = "x-amz-server-side-encryption-context";
+const BUCKET_KEY: &str = "x-amz-server-side-encryption-bucket-key-enabled";
 
-/// What a write asks for.
-#[derive(Clone, Debug)]
+/// What every alias begins with.
+const ALIAS: &str = "alias/";
+/// The aliases of the tenant's default key, without [`ALIAS`].
+const DEFAULT_ALIASES: [&str; 2] = ["aws/s3", "kluis/default"];
+
+/// What a write gets.
 pub(super) struct SseRequest {
-    /// How encryption was asked for; [`SseMode::Kms`] where it was not.
-    pub(super) mode: SseMode,
+    /// For the engine.
+    pub(super) choice: SseChoice,
     /// Whether the request said anything about it.
     pub(super) asked: bool,
-    /// The caller's context.
-    pub(super) context: EncryptionContext,
+    /// The customer's key, if the request brings one.
+    pub(super) customer: Option<Sent>,
 }
 
-/// What a reply says: the mode's name, and the key's ARN where it is `aws:kms`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a reply says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SseReply {
-    /// `AES256` or `aws:kms`.
-    pub(super) mode: &'static str,
-    /// The ARN.
+    /// `AES256` or `aws:kms`; nothing with a customer's key.
+    pub(super) mode: Option<&'static str>,
+    /// The tenant key's ARN, where the mode is `aws:kms`.
     pub(super) key_id: Option<String>,
+    /// The MD5 of the customer's key, in that mode.
+    pub(super) customer_md5: Option<String>,
 }
 
 impl SseReply {
     /// The element of an output.
-    pub(super) fn element(&self) -> ServerSideEncryption {
-        ServerSideEncryption::from_static(self.mode)
+    pub(super) fn element(&self) -> Option<ServerSideEncryption> {
+        self.mode.map(ServerSideEncryption::from_static)
+    }
+
+    /// There is a bucket key in any case; it is told where AWS tells it.
+    pub(super) fn bucket_key(&self) -> Option<bool> {
+        self.key_id.as_ref().map(|_| true)
+    }
+
+    /// The algorithm of the customer's key.
+    pub(super) fn customer_algorithm(&self) -> Option<String> {
+        self.customer_md5.as_ref().map(|_| customer::ALGORITHM.to_owned())
+    }
+
+    /// The same as headers of an answer that s3s does not write.
+    pub(super) fn headers(&self) -> Vec<(&'static str, &str)> {
+        let told = |name, text: Option<&'static str>| text.map(|text| (name, text));
+        let key_id = self.key_id.as_deref();
+        let md5 = self.customer_md5.as_deref();
+        [
+            told(MODE, self.mode),
+            key_id.map(|arn| (KEY_ID, arn)),
+            told(BUCKET_KEY, key_id.map(|_| "true")),
+            told(customer::ALGORITHM_HEADER, md5.map(|_| customer::ALGORITHM)),
+            md5.map(|md5| (customer::MD5_HEADER, md5)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 
+/// Fills the fields that most outputs have.
+macro_rules! fill {
+    ($output:expr, $reply:expr) => {{
+        let reply = $reply;
+        $output.server_side_encryption = reply.element();
+        $output.bucket_key_enabled = reply.bucket_key();
+        $output.sse_customer_algorithm = reply.customer_algorithm();
+        $output.sse_customer_key_md5 = reply.customer_md5;
+        $output.ssekms_key_id = reply.key_id;
+    }};
+}
+pub(super) use fill;
+
 impl S3Api {
-    /// Reads the encryption headers of a write.
-    pub(super) fn sse_request<Input>(&self, call: &Call<Input>, user: &User) -> Answer<SseRequest> {
-        refuse_customer_keys(call)?;
-        let mode = call.header(MODE);
-        let sse = read(mode, call.header(KEY_ID), call.header(CONTEXT))?;
-        if let Some(named) = call.header(KEY_ID) {
-            let default_key = self
-                .engine
-                .kms()
-                .default_tenant_key(user.tenant)
-                .map_err(|cause| error::Subject::Object.failed(&cause.into()))?;
-            let account = user.account_id.to_string();
-            check_key_id(named, default_key, &self.region, &account)?;
+    /// Reads the encryption headers of a write into `bucket` and resolves its key.
+    pub(super) fn sse_request<Input>(
+        &self,
+        call: &Call<Input>,
+        bucket: &BucketInfo,
+        user: &User,
+    ) -> Answer<SseRequest> {
+        let asked = read(call.header(MODE), call.header(KEY_ID), call.header(CONTEXT))?;
+        check_bucket_key(call.header(BUCKET_KEY))?;
+        let names = self.key_names(user);
+        if let Some(sent) = call.customer.own()? {
+            return with_customer_key(sent, asked.mode, call.header(MODE), bucket);
         }
-        Ok(sse)
+        let Asked { mode, context } = asked;
+        let configured = bucket.encryption.default.as_ref();
+        let (chosen, tenant_key) = match (mode, configured) {
+            (Some(SseMode::Kms), _) => (SseMode::Kms, named(&names, call.header(KEY_ID))?),
+            (Some(mode), _) => (mode, None),
+            (None, Some(default)) => (default.mode, names.of_default(default)?),
+            (None, None) => (SseMode::Kms, None),
+        };
+        let choice = SseChoice { mode: chosen, tenant_key, context, customer_key: None };
+        Ok(SseRequest { choice, asked: mode.is_some(), customer: None })
     }
 
-    /// What a reply says about `tenant_key`.
+    /// Where the caller's keys are looked up.
+    pub(super) fn key_names(&self, user: &User) -> KeyNames<'_> {
+        KeyNames {
+            kms: self.engine.kms(),
+            region: &self.region,
+            account: user.account_id.to_string(),
+            tenant: user.tenant,
+        }
+    }
+
+    /// What a reply says of an object or upload.
     pub(super) fn sse_reply(
         &self,
         mode: SseMode,
         tenant_key: TenantKeyId,
         user: &User,
+        customer: Option<&Sent>,
     ) -> SseReply {
         match mode {
-            SseMode::S3 => SseReply { mode: ServerSideEncryption::AES256, key_id: None },
+            SseMode::S3 => {
+                SseReply { mode: Some(ServerSideEncryption::AES256), ..SseReply::default() }
+            }
             SseMode::Kms => SseReply {
-                mode: ServerSideEncryption::AWS_KMS,
-                key_id: Some(key_arn(&self.region, &user.account_id.to_string(), tenant_key)),
+                mode: Some(ServerSideEncryption::AWS_KMS),
+                key_id: Some(self.key_names(user).arn(&format!("key/{}", Uuid(tenant_key)))),
+                ..SseReply::default()
+            },
+            SseMode::Customer => SseReply {
+                customer_md5: customer.map(|sent| sent.md5.clone()),
+                ..SseReply::default()
             },
         }
     }
 }
 
-/// A read takes no encryption headers but those of customer keys, which are not there yet.
+fn named(names: &KeyNames<'_>, name: Option<&str>) -> Answer<Option<TenantKeyId>> {
+    name.map(|name| names.find(name)).transpose()
+}
+
+/// A write with a customer's key: alone, and only where the bucket takes it.
+fn with_customer_key(
+    sent: Sent,
+    mode: Option<SseMode>,
+    named: Option<&str>,
+    bucket: &BucketInfo,
+) -> Answer<SseRequest> {
+    if mode.is_some() {
+        let message = "Server Side Encryption with Customer provided key is incompatible with the \
+            encryption method specified";
+        return Err(invalid_argument(message, MODE, named.unwrap_or_default()).into());
+    }
+    if !bucket.encryption.customer_keys {
+        let mut refused = error::access_denied();
+        refused.message = "Server-side encryption with customer-provided keys (SSE-C) is blocked \
+            for this bucket. PutBucketEncryption with BlockedEncryptionTypes NONE allows it."
+            .into();
+        return Err(refused.into());
+    }
+    let choice = SseChoice {
+        mode: SseMode::Customer,
+        customer_key: customer::key_of(Some(&sent)),
+        ..SseChoice::default()
+    };
+    Ok(SseRequest { choice, asked: true, customer: Some(sent) })
+}
+
+/// A read takes no encryption headers but those of customers' keys.
 pub(super) fn refuse_on_read<Input>(call: &Call<Input>) -> Answer<()> {
-    refuse_customer_keys(call)?;
     match call.header(MODE) {
         None => Ok(()),
         Some(value) => {
@@ -104,41 +211,32 @@ pub(super) fn refuse_on_read<Input>(call: &Call<Input>) -> Answer<()> {
     }
 }
 
-/// SSE-C: the client would send its key with each request.
-pub(super) fn refuse_customer_keys<Input>(call: &Call<Input>) -> Answer<()> {
-    let named = [
-        "x-amz-server-side-encryption-customer-algorithm",
-        "x-amz-server-side-encryption-customer-key",
-        "x-amz-server-side-encryption-customer-key-md5",
-        "x-amz-copy-source-server-side-encryption-customer-algorithm",
-        "x-amz-copy-source-server-side-encryption-customer-key",
-        "x-amz-copy-source-server-side-encryption-customer-key-md5",
-    ];
-    match named.into_iter().find(|name| call.has_header(name)) {
-        None => Ok(()),
-        Some(name) => Err(not_implemented(name).into()),
-    }
+/// What the headers of SSE-S3 and SSE-KMS ask for.
+#[derive(Clone, Debug)]
+struct Asked {
+    mode: Option<SseMode>,
+    context: EncryptionContext,
 }
 
-fn read(mode: Option<&str>, key_id: Option<&str>, context: Option<&str>) -> Answer<SseRequest> {
+fn read(mode: Option<&str>, key_id: Option<&str>, context: Option<&str>) -> Answer<Asked> {
     let needs_kms = |name, value| {
         let message = "Server Side Encryption with AWS KMS managed key requires HTTP header \
             x-amz-server-side-encryption : aws:kms";
         invalid_argument(message, name, value)
     };
-    let request = |mode, asked, context| SseRequest { mode, asked, context };
-    match mode {
-        Some("aws:kms") => {
+    let mode = match mode {
+        Some(ServerSideEncryption::AWS_KMS) => {
             let context = context.map(parse_context).transpose()?.unwrap_or_default();
-            return Ok(request(SseMode::Kms, true, context));
+            return Ok(Asked { mode: Some(SseMode::Kms), context });
         }
-        None | Some("AES256") => {}
-        Some("aws:kms:dsse") => return Err(not_implemented("aws:kms:dsse").into()),
-        Some(other) => {
-            let message = "The encryption method specified is not supported";
-            return Err(invalid_argument(message, MODE, other).into());
-        }
-    }
+        None => None,
+        Some(other) => Some(bucket_mode(other).map_err(|failure| {
+            failure.unwrap_or_else(|| {
+                let message = "The encryption method specified is not supported";
+                invalid_argument(message, MODE, other).into()
+            })
+        })?),
+    };
     if let Some(value) = key_id {
         return Err(needs_kms(KEY_ID, value).into());
     }
@@ -146,9 +244,29 @@ fn read(mode: Option<&str>, key_id: Option<&str>, context: Option<&str>) -> Answ
         // The context is the caller's data and is not shown again.
         return Err(needs_kms(CONTEXT, "").into());
     }
-    match mode {
-        Some(_) => Ok(request(SseMode::S3, true, EncryptionContext::new())),
-        None => Ok(request(SseMode::Kms, false, EncryptionContext::new())),
+    Ok(Asked { mode, context: EncryptionContext::new() })
+}
+
+/// The mode that a name of AWS means. The error is a failure of its own, or none if the name is
+/// unknown.
+pub(super) fn bucket_mode(name: &str) -> Result<SseMode, Option<error::Failure>> {
+    match name {
+        ServerSideEncryption::AES256 => Ok(SseMode::S3),
+        ServerSideEncryption::AWS_KMS => Ok(SseMode::Kms),
+        ServerSideEncryption::AWS_KMS_DSSE => Err(Some(not_implemented(name).into())),
+        _ => Err(None),
+    }
+}
+
+fn check_bucket_key(value: Option<&str>) -> Answer<()> {
+    match value {
+        None => Ok(()),
+        Some(text) if ["true", "false"].iter().any(|it| it.eq_ignore_ascii_case(text)) => Ok(()),
+        Some(text) => {
+            let message = "The value of x-amz-server-side-encryption-bucket-key-enabled is true or \
+                false";
+            Err(invalid_argument(message, BUCKET_KEY, text).into())
+        }
     }
 }
 
@@ -169,27 +287,77 @@ fn parse_context(text: &str) -> Answer<EncryptionContext> {
     })
 }
 
-/// Whether a request names the tenant's default key: by ARN, by id, or by the alias of S3's own.
-fn check_key_id(named: &str, default_key: TenantKeyId, region: &str, account: &str) -> Answer<()> {
-    let arn = |resource: &str| format!("arn:aws:kms:{region}:{account}:{resource}");
-    let uuid = Uuid(default_key).to_string();
-    let known = [
-        uuid.clone(),
-        default_key.to_string(),
-        arn(&format!("key/{uuid}")),
-        "alias/aws/s3".to_owned(),
-        arn("alias/aws/s3"),
-    ];
-    if known.iter().any(|it| it.eq_ignore_ascii_case(named)) {
-        return Ok(());
-    }
-    let message = format!("Key '{named}' does not exist");
-    Err(bad_request("KMS.NotFoundException", message).into())
+/// Where the names of a tenant's keys are looked up.
+pub(super) struct KeyNames<'a> {
+    kms: &'a Kms,
+    region: &'a str,
+    account: String,
+    tenant: TenantId,
 }
 
-/// The ARN of a tenant key.
-fn key_arn(region: &str, account: &str, tenant_key: TenantKeyId) -> String {
-    format!("arn:aws:kms:{region}:{account}:key/{}", Uuid(tenant_key))
+impl KeyNames<'_> {
+    /// The key that a bucket's default means now: its alias may have moved.
+    fn of_default(&self, default: &DefaultEncryption) -> Answer<Option<TenantKeyId>> {
+        named(self, Some(default.tenant_key.as_str()).filter(|name| !name.is_empty()))
+    }
+
+    /// The tenant's key of that name: an id, an alias, or the ARN of either. What is in another
+    /// account or region, malformed or not there answers alike.
+    pub(super) fn find(&self, name: &str) -> Answer<TenantKeyId> {
+        let found = self.id(name).filter(|id| {
+            let info = self.kms.describe(self.tenant, *id);
+            info.is_ok_and(|info| info.state != KeyState::Destroyed)
+        });
+        found.ok_or_else(|| {
+            let message = format!("Key '{name}' does not exist");
+            bad_request("KMS.NotFoundException", message).into()
+        })
+    }
+
+    fn id(&self, name: &str) -> Option<TenantKeyId> {
+        let local =
+            if name.starts_with("arn:") { name.strip_prefix(self.arn("").as_str())? } else { name };
+        if let Some(alias) = local.strip_prefix(ALIAS) {
+            return self.of_alias(alias);
+        }
+        // An ARN names a key with its kind in front, a bare id never does.
+        match (name.starts_with("arn:"), local.strip_prefix("key/")) {
+            (true, Some(id)) => parse_key_id(id),
+            (false, None) => parse_key_id(local),
+            _ => None,
+        }
+    }
+
+    fn of_alias(&self, alias: &str) -> Option<TenantKeyId> {
+        if DEFAULT_ALIASES.contains(&alias) {
+            return self.kms.default_tenant_key(self.tenant).ok();
+        }
+        let entry = [b"a/", alias.as_bytes()].concat();
+        let value = self.kms.entry_value(self.tenant, &entry)?;
+        let id: [u8; 16] = value.get(..16)?.try_into().ok()?;
+        Some(TenantKeyId::from_bytes(id))
+    }
+
+    fn arn(&self, resource: &str) -> String {
+        format!("arn:aws:kms:{}:{}:{resource}", self.region, self.account)
+    }
+}
+
+/// Reads a key id: 32 hexadecimal digits, with the hyphens of a UUID or without.
+fn parse_key_id(text: &str) -> Option<TenantKeyId> {
+    let digits: String = match text.len() {
+        32 => text.to_owned(),
+        36 => {
+            let hyphens = text.bytes().enumerate();
+            let is_uuid = hyphens.filter(|(_, byte)| *byte == b'-').map(|(at, _)| at);
+            if !is_uuid.eq([8, 13, 18, 23]) {
+                return None;
+            }
+            text.replace('-', "")
+        }
+        _ => return None,
+    };
+    digits.to_ascii_lowercase().parse().ok()
 }
 
 /// A key id in the 8-4-4-4-12 form that AWS KMS uses.

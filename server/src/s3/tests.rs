@@ -20,9 +20,12 @@ pub(super) fn call(headers: &[(&'static str, &str)]) -> Call<()> {
         input: (),
         caller: Caller::Anonymous,
         request_id: RequestId::from("test"),
+        origin: Origin::default(),
         digests: None,
         headers: map,
         lifted: lifted.0,
+        customer: customer::Keys::default(),
+        encryption: None,
         uri: Uri::from_static("/bucket/object"),
     }
 }
@@ -67,5 +70,7 @@ fn headers_are_found_wherever_they_went() {
 
 mod buckets;
 mod door;
+mod encryption;
+mod key_policy;
 mod multipart;
 mod verbs;

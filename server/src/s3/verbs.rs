@@ -7,8 +7,8 @@ use s3s::{S3Request, S3Response, S3Result};
 
 use super::error::{self, ErrorSlot};
 use super::{
-    Call, S3Api, acl, attributes, bucket, complete, copy, defaults, delete, get, head, list,
-    multipart, put, tagging, uploads, versions,
+    Call, S3Api, acl, attributes, bucket, complete, copy, defaults, delete, encryption, get, head,
+    list, multipart, put, tagging, uploads, versions,
 };
 
 macro_rules! verbs {
@@ -44,7 +44,7 @@ verbs! {
     delete_bucket_cors(DeleteBucketCorsInput)
         -> DeleteBucketCorsOutput => defaults::delete_bucket_cors;
     delete_bucket_encryption(DeleteBucketEncryptionInput)
-        -> DeleteBucketEncryptionOutput => defaults::delete_bucket_encryption;
+        -> DeleteBucketEncryptionOutput => encryption::delete_bucket_encryption;
     delete_bucket_intelligent_tiering_configuration(DeleteBucketIntelligentTieringConfigurationInput)
         -> DeleteBucketIntelligentTieringConfigurationOutput
         => defaults::delete_bucket_intelligent_tiering_configuration;
@@ -77,7 +77,7 @@ verbs! {
         -> GetBucketAnalyticsConfigurationOutput => defaults::get_bucket_analytics_configuration;
     get_bucket_cors(GetBucketCorsInput) -> GetBucketCorsOutput => defaults::get_bucket_cors;
     get_bucket_encryption(GetBucketEncryptionInput)
-        -> GetBucketEncryptionOutput => defaults::get_bucket_encryption;
+        -> GetBucketEncryptionOutput => encryption::get_bucket_encryption;
     get_bucket_intelligent_tiering_configuration(GetBucketIntelligentTieringConfigurationInput)
         -> GetBucketIntelligentTieringConfigurationOutput
         => defaults::get_bucket_intelligent_tiering_configuration;
@@ -144,6 +144,8 @@ verbs! {
     list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output => list::list_objects_v2;
     list_parts(ListPartsInput) -> ListPartsOutput => uploads::list_parts;
     put_bucket_acl(PutBucketAclInput) -> PutBucketAclOutput => acl::put_bucket;
+    put_bucket_encryption(PutBucketEncryptionInput)
+        -> PutBucketEncryptionOutput => encryption::put_bucket_encryption;
     put_bucket_ownership_controls(PutBucketOwnershipControlsInput)
         -> PutBucketOwnershipControlsOutput => defaults::put_bucket_ownership_controls;
     put_object(PutObjectInput) -> PutObjectOutput => put::put_object;

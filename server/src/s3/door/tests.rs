@@ -26,6 +26,20 @@ fn operations_that_s3s_would_mistake_are_refused() {
 }
 
 #[test]
+fn the_document_of_a_buckets_encryption_is_read_here() {
+    let brings = |method: &str, uri: &str| {
+        brings_encryption(&Request::builder().method(method).uri(uri).body(()).unwrap())
+    };
+    for uri in ["/b?encryption", "/b/?encryption=", "/b?x-id=1&%65ncryption"] {
+        assert!(brings("PUT", uri), "{uri}");
+        assert!(!brings("GET", uri) && !brings("DELETE", uri), "{uri}");
+    }
+    for uri in ["/b/k?encryption", "/b?encryptionX", "/b", "/b?policy"] {
+        assert!(!brings("PUT", uri), "{uri}");
+    }
+}
+
+#[test]
 fn documents_of_s3s_are_read() {
     let text = "<?xml version=\"1.0\"?><Error><Code>InvalidArgument</Code>\
         <Message>invalid header: &quot;a&amp;lt;&quot;</Message></Error>";

@@ -36,6 +36,7 @@ fn wanted(range: Option<RangeSpec>, part_number: Option<u32>) -> Wanted {
         conditions: Conditions::default(),
         checksums: true,
         overrides: HeaderMap::new(),
+        customer: None,
     }
 }
 

@@ -1,21 +1,24 @@
-//! Encryption headers: what is taken, what is answered.
+//! Encryption headers: what is taken, which key is meant, what is answered.
+
+use std::sync::Arc;
+
+use kluis_kms::{Env, MemoryStore};
 
 use super::*;
 use crate::s3::tests::call;
 
 #[track_caller]
-fn refused<T: fmt::Debug>(answer: Answer<T>, code: &str) {
-    assert_eq!(answer.unwrap_err().api().code, code);
+fn refused<T>(answer: Answer<T>, code: &str) {
+    let found = answer.err().map(|failure| failure.api().code.to_string());
+    assert_eq!(found.as_deref(), Some(code));
 }
 
 #[test]
 fn modes_are_read() {
-    let plain = read(None, None, None).unwrap();
-    assert_eq!((plain.mode, plain.asked), (SseMode::Kms, false));
-    let aes = read(Some("AES256"), None, None).unwrap();
-    assert_eq!((aes.mode, aes.asked), (SseMode::S3, true));
-    let kms = read(Some("aws:kms"), Some("id"), None).unwrap();
-    assert_eq!((kms.mode, kms.asked), (SseMode::Kms, true));
+    let mode = |mode, key_id, context| read(mode, key_id, context).unwrap().mode;
+    assert_eq!(mode(None, None, None), None);
+    assert_eq!(mode(Some("AES256"), None, None), Some(SseMode::S3));
+    assert_eq!(mode(Some("aws:kms"), Some("id"), None), Some(SseMode::Kms));
     refused(read(Some("aws:kms:dsse"), None, None), "NotImplemented");
     for mode in ["aes256", "AWS:KMS", "none"] {
         refused(read(Some(mode), None, None), "InvalidArgument");
@@ -23,6 +26,8 @@ fn modes_are_read() {
     refused(read(None, Some("id"), None), "InvalidArgument");
     refused(read(Some("AES256"), Some("id"), None), "InvalidArgument");
     refused(read(Some("AES256"), None, Some("e30=")), "InvalidArgument");
+    assert!(check_bucket_key(Some("true")).is_ok() && check_bucket_key(None).is_ok());
+    refused(check_bucket_key(Some("yes")), "InvalidArgument");
 }
 
 #[test]
@@ -41,32 +46,78 @@ fn a_context_is_base64_of_json_texts() {
 }
 
 #[test]
-fn the_default_key_has_several_names() {
-    let id = TenantKeyId::from_bytes([
-        0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd,
-        0xef,
-    ]);
-    let uuid = "01234567-89ab-cdef-0123-456789abcdef";
-    let arn = key_arn("eu-west-1", "123456789012", id);
+fn a_key_has_several_names_and_no_other_tenant_has_it() {
+    let env = Env::system();
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new(Arc::clone(&env.rng)).unwrap();
+    let kms = Kms::create(dir.path(), &store, env.clone()).unwrap();
+    let tenants = [TenantId::random(&*env.rng), TenantId::random(&*env.rng)];
+    let keys = kms.create_tenant_keys(&tenants).unwrap();
+    let names = |tenant: usize| KeyNames {
+        kms: &kms,
+        region: "eu-west-1",
+        account: ["123456789012", "210987654321"][tenant].to_owned(),
+        tenant: tenants[tenant],
+    };
+    let id = keys[0].id;
+    let uuid = Uuid(id).to_string();
+    let arn = names(0).arn(&format!("key/{uuid}"));
     assert_eq!(arn, format!("arn:aws:kms:eu-west-1:123456789012:key/{uuid}"));
-    let check = |named: &str| check_key_id(named, id, "eu-west-1", "123456789012");
-    for named in
-        [uuid, &arn, &uuid.to_uppercase(), "0123456789abcdef0123456789abcdef", "alias/aws/s3"]
-    {
-        assert!(check(named).is_ok(), "{named}");
+    let known = [
+        uuid.clone(),
+        uuid.to_uppercase(),
+        id.to_string(),
+        arn.clone(),
+        "alias/aws/s3".to_owned(),
+        "alias/kluis/default".to_owned(),
+        names(0).arn("alias/aws/s3"),
+    ];
+    for name in &known {
+        assert_eq!(names(0).find(name).ok(), Some(id), "{name}");
     }
-    let elsewhere = key_arn("us-east-1", "123456789012", id);
-    let foreign = key_arn("eu-west-1", "210987654321", id);
-    for named in ["testkey-1", "alias/mine", &elsewhere, &foreign, ""] {
-        refused(check(named), "KMS.NotFoundException");
+    for name in &known[..4] {
+        refused(names(1).find(name), "KMS.NotFoundException");
     }
+    assert_eq!(names(1).find("alias/aws/s3").ok(), Some(keys[1].id));
+    let elsewhere = arn.replace("eu-west-1", "us-east-1");
+    let odd = [
+        "testkey-1",
+        "alias/mine",
+        "alias/",
+        "",
+        &elsewhere,
+        &names(1).arn(&format!("key/{uuid}")),
+        &names(0).arn(&uuid),
+        &format!("key/{uuid}"),
+        &arn[..arn.len() - 1],
+        &uuid.replace('-', "_"),
+    ];
+    let texts: Vec<_> = odd
+        .iter()
+        .map(|name| {
+            let failure = names(0).find(name).err().unwrap();
+            assert_eq!(failure.api().code, "KMS.NotFoundException", "{name}");
+            failure.api().message.replace(name, "")
+        })
+        .collect();
+    assert!(texts[1..3].iter().all(|text| *text == texts[0]), "one answer for all: {texts:?}");
 }
 
 #[test]
 fn reads_take_no_encryption_headers() {
     assert!(refuse_on_read(&call(&[])).is_ok());
     refused(refuse_on_read(&call(&[(MODE, "AES256")])), "InvalidArgument");
-    let customer = "x-amz-server-side-encryption-customer-algorithm";
-    refused(refuse_on_read(&call(&[(customer, "AES256")])), "NotImplemented");
-    refused(refuse_customer_keys(&call(&[(customer, "AES256")])), "NotImplemented");
+}
+
+#[test]
+fn a_reply_says_it_in_headers_as_in_elements() {
+    let kms = SseReply { mode: Some("aws:kms"), key_id: Some("arn".into()), customer_md5: None };
+    assert_eq!(kms.headers(), [(MODE, "aws:kms"), (KEY_ID, "arn"), (BUCKET_KEY, "true")]);
+    assert_eq!(kms.bucket_key(), Some(true));
+    let aes = SseReply { mode: Some("AES256"), ..SseReply::default() };
+    assert_eq!(aes.headers(), [(MODE, "AES256")]);
+    let customer = SseReply { customer_md5: Some("md5".into()), ..SseReply::default() };
+    let told = [(customer::ALGORITHM_HEADER, "AES256"), (customer::MD5_HEADER, "md5")];
+    assert_eq!(customer.headers(), told);
+    assert_eq!((customer.element(), customer.bucket_key()), (None, None));
 }

@@ -12,8 +12,12 @@ use kluis_storage::{ETagRule, Engine, EngineConfig, IoConfig, UserId, VolumeConf
 use crate::auth::{AccountId, Caller, User};
 use crate::body::{BodyPlan, DecodedBody, PayloadForm};
 use crate::error::ApiError;
+use crate::key_policy::KeyPolicies;
+use crate::key_policy::testing::{MemoryDirectory, in_memory, with};
 use crate::s3::S3Api;
-use crate::s3::door::Door;
+use crate::s3::door::{Door, Private};
+
+const REGION: &str = "eu-west-1";
 
 /// A node with two tenants, of which the first has a second user.
 pub(super) struct Node {
@@ -21,7 +25,11 @@ pub(super) struct Node {
     pub(super) root: Caller,
     pub(super) other_user: Caller,
     pub(super) other_tenant: Caller,
-    _engine: Engine,
+    /// Whether requests may bring keys; they may.
+    pub(super) private: Private,
+    pub(super) engine: Engine,
+    key_policies: Arc<KeyPolicies>,
+    key_directory: Arc<MemoryDirectory>,
     _dir: tempfile::TempDir,
 }
 
@@ -104,14 +112,27 @@ impl Node {
         for tenant in [first, second] {
             engine.create_namespace(tenant).await.unwrap();
         }
+        let (key_policies, key_directory) = in_memory(REGION, env);
+        let api = S3Api::new(engine.clone(), REGION, etag_rule, Arc::clone(&key_policies));
         Self {
-            door: Door::new(S3Api::new(engine.clone(), "eu-west-1", etag_rule), 8 << 20),
+            door: Door::new(api, 8 << 20),
             root: user(first, 111_111_111_111, 1, true),
             other_user: user(first, 111_111_111_111, 2, false),
             other_tenant: user(second, 222_222_222_222, 3, true),
-            _engine: engine,
+            private: Private(true),
+            engine,
+            key_policies,
+            key_directory,
             _dir: dir,
         }
+    }
+
+    /// Replaces the policy of the first tenant's key.
+    pub(super) fn put_key_policy(&self, text: &str) {
+        let Caller::User(root) = &self.root else { panic!("root is a user") };
+        let id = self.engine.kms().default_tenant_key(root.tenant).unwrap();
+        self.key_directory.add_key(root.tenant, id);
+        with(root, |asker| self.key_policies.put_policy(asker, id, (text, true))).unwrap();
     }
 
     /// Sends a request as `caller`.
@@ -134,6 +155,7 @@ impl Node {
         let (body, digests) = DecodedBody::new(plan, body);
         parts.extensions.insert(caller.clone());
         parts.extensions.insert(RequestId::from("test"));
+        parts.extensions.insert(self.private);
         parts.extensions.insert(digests);
         let response =
             self.door.call(Request::from_parts(parts, s3s::Body::http_body_unsync(body))).await;

@@ -185,7 +185,7 @@ async fn encryption_headers_are_taken_or_refused() {
     node.put("/b-1/k", &[kms, context], "red").await.ok();
     assert_eq!(node.get("/b-1/k", &[]).await.ok().text(), "red");
     let customer = ("x-amz-server-side-encryption-customer-algorithm", "AES256");
-    node.put("/b-1/k", &[customer], "x").await.refused(501, "NotImplemented");
+    node.put("/b-1/k", &[customer], "x").await.refused(400, "InvalidArgument");
     node.get("/b-1/k", &[kms]).await.refused(400, "InvalidArgument");
     let lock = ("x-amz-object-lock-legal-hold", "ON");
     node.put("/b-1/k", &[lock], "x").await.refused(400, "InvalidRequest");
