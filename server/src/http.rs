@@ -6,11 +6,15 @@
 //! - At most `connections_max` connections are open; more wait in the listen queue of the kernel.
 //! - A request body is polled by the handler only, so `100 Continue` is sent when the handler first
 //!   asks for the body, which it does after it has authorised the request.
+//! - Once a tenant key's gate has closed, no byte that was decrypted under it is sent
+//!   (`open_bodies`).
 //! - After the drain signal no connection is accepted, none gets a second request, and none
 //!   outlives the drain time.
 
 mod connection;
 mod header_case;
+mod open_bodies;
+mod socket;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,6 +32,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub(crate) use connection::serve_one;
+pub(crate) use open_bodies::{Line, OpenBodies};
 
 use crate::auth::Operator;
 use crate::config::Config;
@@ -157,6 +162,7 @@ pub(crate) struct Shared {
     protocol: auto::Builder<TokioExecutor>,
     header_case: http::Extensions,
     drain: Drain,
+    open_bodies: OpenBodies,
 }
 
 impl Shared {
@@ -164,7 +170,14 @@ impl Shared {
     pub(crate) async fn new(handler: Arc<dyn Handler>, settings: Settings, drain: Drain) -> Self {
         let protocol = settings.protocol();
         let header_case = header_case::canonical().await;
-        Self { handler, settings, protocol, header_case, drain }
+        let open_bodies = OpenBodies::new();
+        Self { handler, settings, protocol, header_case, drain, open_bodies }
+    }
+
+    /// Keeps its connections in `open_bodies`, where a closed key finds them.
+    pub(crate) fn with_open_bodies(mut self, open_bodies: OpenBodies) -> Self {
+        self.open_bodies = open_bodies;
+        self
     }
 
     /// How long requests may take to finish once the drain has begun.

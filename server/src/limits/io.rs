@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ConnWatch;
+use crate::http::Line;
 
 /// Where a [`GuardedIo`] puts its socket when it is dropped, so that the connection can still be
 /// closed in good order: an answer that was sent before the request was read is lost when the
@@ -21,18 +22,22 @@ pub(crate) struct GuardedIo<S> {
     socket: Option<S>,
     slot: ReturnSlot<S>,
     watch: Arc<ConnWatch>,
+    line: Arc<Line>,
 }
 
 impl<S> GuardedIo<S> {
     /// Wraps `socket`; it can be taken from the slot once the wrapper is gone.
-    pub(crate) fn new(socket: S, watch: Arc<ConnWatch>) -> (Self, ReturnSlot<S>) {
+    pub(crate) fn new(socket: S, watch: Arc<ConnWatch>, line: Arc<Line>) -> (Self, ReturnSlot<S>) {
         let slot = ReturnSlot::default();
-        (Self { socket: Some(socket), slot: Arc::clone(&slot), watch }, slot)
+        (Self { socket: Some(socket), slot: Arc::clone(&slot), watch, line }, slot)
     }
 }
 
 impl<S: Unpin> GuardedIo<S> {
     fn socket(&mut self) -> io::Result<Pin<&mut S>> {
+        if self.line.is_cut() {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         self.socket.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
@@ -85,7 +90,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GuardedIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket()?.poll_flush(cx)
+        ready!(self.socket()?.poll_flush(cx))?;
+        // hyper flushes once it has written all that it holds.
+        self.line.flushed();
+        Poll::Ready(Ok(()))
     }
 
     /// Only flushes: the connection's task shuts the socket down after it got it back.
