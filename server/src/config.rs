@@ -10,6 +10,7 @@
 //! - Units stand in the names. No field holds a secret.
 
 mod field;
+mod key_store;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ use toml::{Table, Value};
 
 use field::FieldValue;
 pub(crate) use field::{Bounds, Field, Kind};
+pub(crate) use key_store::{KeyStoreConfig, KeyStoreKind};
 
 /// Defines [`Config`] and [`FIELDS`] from one list, so that neither can miss a field.
 macro_rules! config {
@@ -118,6 +120,23 @@ config! {
     /// File with the passphrase that seals the root key; `-` reads it from standard input. Unset:
     /// the environment variable KLUIS_PASSPHRASE, then the systemd credential `kluis-passphrase`.
     passphrase_file: Option<PathBuf> = None, Bounds::Any;
+    /// The name of an entry of `key_stores` that seals the root key in the passphrase's place. It
+    /// must answer when the node starts. Only a new data directory can take it up.
+    root_store: Option<String> = None, Bounds::Any;
+    /// The id of the key in `root_store`.
+    root_store_key: Option<String> = None, Bounds::Any;
+
+    ["Key stores"]
+    /// Places outside the node that hold tenants' own keys, each a table `[[key_stores]]` in this
+    /// file with `name`, `kind` and `tenants` (names). The kind `transit` (Vault, OpenBao) takes
+    /// `url`, `token_file` and perhaps `ca_file`, `mount`; `pkcs11` takes `module`, `token` (its
+    /// label), `pin_file`; `xks` takes `url`, `access_key_file` (id and secret, a line each) and
+    /// perhaps `ca_file`, `region`. `timeout_ms` bounds a call: 250 for `xks`, else 2000. A store
+    /// that is down never keeps the node from starting, unless it is the `root_store`.
+    key_stores: Vec<KeyStoreConfig> = Vec::new(), Bounds::Any;
+    /// How long what a key store unwrapped is kept in memory, in seconds: a key that its tenant
+    /// switches off in its own store stops working within this time. 0 asks the store every time.
+    key_store_cache_seconds: u64 = 60, Bounds::Range(0, 3_600);
 
     ["Logs"]
     /// The least severe messages that are logged to standard error.
@@ -242,6 +261,7 @@ impl Config {
             }
             let _ = match (field.value)(&default) {
                 Some(value) => writeln!(text, "{} = {value}", field.name),
+                None if field.kind == Kind::Tables => writeln!(text, "#[[{}]]", field.name),
                 None if field.kind == Kind::Integer => writeln!(text, "#{} = 0", field.name),
                 None => writeln!(text, "#{} = \"\"", field.name),
             };
@@ -293,10 +313,42 @@ impl Config {
         {
             return refuse("domain: must be a host name without port, such as s3.example.com");
         }
+        self.check_key_stores()?;
         if self.listen.port() != 0 && self.metrics_listen == Some(self.listen) {
             return refuse("metrics_listen: must differ from listen; leave it unset instead");
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// The entry of `key_stores` with this name.
+    pub(crate) fn key_store(&self, name: &str) -> Option<&KeyStoreConfig> {
+        self.key_stores.iter().find(|store| store.name == name)
+    }
+
+    fn check_key_stores(&self) -> Result<(), ConfigError> {
+        let refuse = |problem: String| Err(ConfigError(problem));
+        for (index, store) in self.key_stores.iter().enumerate() {
+            if let Err(problem) = store.check() {
+                return refuse(format!("key_stores: {problem}"));
+            }
+            if self.key_stores.iter().take(index).any(|other| other.name == store.name) {
+                return refuse(format!("key_stores: two are named `{}`", store.name));
+            }
+        }
+        match (&self.root_store, &self.root_store_key) {
+            (Some(_), None) | (None, Some(_)) => {
+                refuse("root_store and root_store_key go together: set both or none".to_owned())
+            }
+            (Some(name), Some(_)) if self.key_store(name).is_none() => {
+                refuse(format!("root_store: no entry of key_stores is named `{name}`"))
+            }
+            (Some(_), Some(_)) if self.passphrase_file.is_some() => {
+                refuse("root_store and passphrase_file exclude each other".to_owned())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod audit_event;
 mod auth;
 mod body;
 mod cli;
@@ -17,11 +18,15 @@ mod error;
 mod front;
 mod health;
 mod http;
+mod key_policy;
+mod key_stores;
+mod kms;
 mod limits;
 mod logging;
 mod metrics;
 mod node;
 mod passphrase;
+mod plaintext;
 mod policy;
 mod process;
 mod s3;

@@ -14,7 +14,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use kluis_kms::ShiftedClock;
 use kluis_kms::env::Env;
 use kluis_storage::{DiskKind, Engine};
 use serde::Serialize;
@@ -26,13 +28,19 @@ use crate::auth::creds::Directory;
 use crate::auth::sigv4::Authenticator;
 use crate::config::Config;
 use crate::front::{Front, Observer};
-use crate::http::{self, Drain, Handler, Settings, Shared};
+use crate::http::{self, Drain, Handler, OpenBodies, Settings, Shared};
+use crate::key_policy::KeyPolicies;
+use crate::key_stores;
+use crate::kms::KmsApi;
 use crate::metrics::{Metrics, UPKEEP_EVERY};
 use crate::s3::S3Api;
 use crate::s3::door::Door;
 use crate::tls::{LOOK_EVERY, Tls, TlsFiles};
 
 pub(crate) use open::{Keys, engine_config, open_keys};
+
+/// How often the node looks what is due by the clock: rotations, expiries, destructions.
+const DUE_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a node does not start. The text says what to do.
 #[derive(Debug)]
@@ -105,7 +113,21 @@ pub(crate) async fn run(options: Options, started: impl FnOnce(&Started)) -> Res
     let report = report(&node, &listeners, &engine)?;
 
     let drain = Drain::new();
-    let parts = Parts { config, engine: engine.clone(), env, metrics, is_dev: keys.is_dev, drain };
+    let open_bodies = OpenBodies::new();
+    let cut = open_bodies.clone();
+    engine.kms().on_close(Arc::new(move |_, tenant_key| cut.cut(tenant_key)));
+    let people = Directory::open(engine.registry(), Arc::clone(engine.kms()), env.clone());
+    key_stores::admit_tenants(&keys.stores, &config, (&people, &env));
+    let parts = Parts {
+        config,
+        engine: engine.clone(),
+        env,
+        metrics,
+        is_dev: keys.is_dev,
+        dev_clock: keys.dev_clock,
+        drain,
+        open_bodies,
+    };
     let mut services = JoinSet::new();
     let reloads = parts.start(listeners, socket, &mut services).await;
     tracing::info!(
@@ -145,7 +167,9 @@ struct Parts {
     env: Env,
     metrics: Metrics,
     is_dev: bool,
+    dev_clock: Option<Arc<ShiftedClock>>,
     drain: Drain,
+    open_bodies: OpenBodies,
 }
 
 impl Parts {
@@ -169,10 +193,15 @@ impl Parts {
         let region = self.config.region.clone();
         let authenticator =
             Authenticator::new(directory.clone(), region.clone(), Arc::clone(&env.clock));
-        let api = S3Api::new(self.engine.clone(), region, kluis_storage::ETagRule::default());
+        let key_policies =
+            Arc::new(KeyPolicies::new(Arc::clone(self.engine.kms()), &region, env.clone()));
+        let etag_rule = kluis_storage::ETagRule::default();
+        let api = S3Api::new(self.engine.clone(), region, etag_rule, Arc::clone(&key_policies));
         let on_main = self.config.serves_metrics_on_main().then(|| Arc::clone(&observer));
         let door = Door::new(api, self.config.xml_bytes_max);
-        let front = Front::new(&self.config, authenticator, door, on_main, &*env.rng);
+        let region = self.config.region.clone();
+        let kms = KmsApi::new(self.engine.clone(), key_policies, env.clone(), region);
+        let front = Front::new(&self.config, authenticator, (door, kms), on_main, &*env.rng);
 
         let s3 = self.shared(Arc::new(front)).await;
         services.spawn(http::serve(listeners.s3, listeners.s3_tls.clone(), s3));
@@ -180,7 +209,10 @@ impl Parts {
             let shared = self.shared(Arc::<Observer>::clone(&observer)).await;
             services.spawn(http::serve(listener, None, shared));
         }
-        let admin = Arc::new(Admin::new(self.engine.clone(), directory, observer));
+        let admin = Arc::new(
+            Admin::new(self.engine.clone(), directory, observer)
+                .with_dev_clock(self.dev_clock.clone()),
+        );
         let shared = self.shared(admin).await;
         let drain = self.drain.clone();
         services.spawn(admin::serve_socket(socket, Arc::clone(&shared), drain));
@@ -195,7 +227,8 @@ impl Parts {
 
     async fn shared(&self, handler: Arc<dyn Handler>) -> Arc<Shared> {
         let settings = Settings::new(&self.config);
-        Arc::new(Shared::new(handler, settings, self.drain.clone()).await)
+        let shared = Shared::new(handler, settings, self.drain.clone()).await;
+        Arc::new(shared.with_open_bodies(self.open_bodies.clone()))
     }
 
     /// Tasks that run beside the services and end with the process.
@@ -208,6 +241,15 @@ impl Parts {
             loop {
                 tokio::time::sleep(UPKEEP_EVERY).await;
                 metrics.upkeep();
+            }
+        });
+        let (engine, drain) = (self.engine.clone(), self.drain.clone());
+        tokio::spawn(async move {
+            while !drain.has_begun() {
+                if let Err(error) = engine.run_due().await {
+                    tracing::warn!(%error, "what is due on keys is not done; again later");
+                }
+                tokio::time::sleep(DUE_EVERY).await;
             }
         });
     }

@@ -7,6 +7,7 @@
 //! POST   /v1/tenants/NAME/suspend | resume            GET  /v1/tenants/NAME/users?after=&limit=
 //! POST   /v1/tenants/NAME/users {"name"}              GET  /v1/tenants/NAME/access-keys?user=
 //! POST   /v1/tenants/NAME/access-keys {"user"}        DELETE /v1/tenants/NAME/access-keys/ID
+//! GET    /v1/tenants/NAME/audit?after=&limit=
 //! ```
 //! Owns: routes, and who may connect (`socket.rs`). Knows nothing of: signatures, S3.
 //!
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use kluis_kms::ShiftedClock;
 use kluis_storage::Engine;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,6 +55,8 @@ pub(crate) struct Admin {
     engine: Engine,
     directory: Directory,
     observer: Arc<Observer>,
+    /// Moved on by hand, on a node for trying things out.
+    dev_clock: Option<Arc<ShiftedClock>>,
 }
 
 /// What a route gives: a status and JSON, or a refusal.
@@ -103,7 +107,13 @@ fn with_status<T: Serialize>(status: StatusCode, value: &T) -> Reply {
 impl Admin {
     /// The API of a node.
     pub(crate) fn new(engine: Engine, directory: Directory, observer: Arc<Observer>) -> Self {
-        Self { engine, directory, observer }
+        Self { engine, directory, observer, dev_clock: None }
+    }
+
+    /// With a clock of the keys that may be moved on.
+    pub(crate) fn with_dev_clock(mut self, clock: Option<Arc<ShiftedClock>>) -> Self {
+        self.dev_clock = clock;
+        self
     }
 
     async fn reply(self: Arc<Self>, request: Request<RequestBody>, who: Asker) -> Reply {
@@ -117,6 +127,10 @@ impl Admin {
         let query = parts.uri.query().unwrap_or_default();
         match (&parts.method, segments.as_slice()) {
             (&Method::GET, ["v1", "status"]) => self.status(),
+            (&Method::POST, ["v1", "dev", "clock"]) => {
+                let asked = read(body).await?;
+                finish(async move { self.advance_clock(who, asked).await }).await
+            }
             (&Method::GET, ["v1", "tenants"]) => self.list_tenants(query),
             (&Method::POST, ["v1", "tenants"]) => {
                 let asked = read(body).await?;
@@ -134,6 +148,9 @@ impl Admin {
             }
             (&Method::GET, ["v1", "tenants", tenant, "access-keys"]) => {
                 self.list_access_keys(tenant, query)
+            }
+            (&Method::GET, ["v1", "tenants", tenant, "audit"]) => {
+                self.list_audit_events(tenant, query).await
             }
             (&Method::POST, ["v1", "tenants", tenant, "access-keys"]) => {
                 let (tenant, asked) = ((*tenant).to_owned(), read(body).await?);

@@ -2,17 +2,20 @@
 //!
 //! Owns: the way from a request to the directory and back. Knows nothing of: HTTP.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use kluis_kms::TenantId;
 use zeroize::Zeroize as _;
 
 use super::audit::{self, Asker};
 use super::types::{
-    AccessKey, AccessKeys, CreateAccessKey, CreateTenants, CreateUser, CreatedAccessKey,
-    CreatedTenant, CreatedTenants, Done, PAGE_ENTRIES_MAX, TENANTS_PER_REQUEST_MAX, Tenant,
-    Tenants, User, Users,
+    AccessKey, AccessKeys, AdvanceClock, AuditEvents, CreateAccessKey, CreateTenants, CreateUser,
+    CreatedAccessKey, CreatedTenant, CreatedTenants, Done, PAGE_ENTRIES_MAX,
+    TENANTS_PER_REQUEST_MAX, Tenant, Tenants, User, Users,
 };
 use super::{Admin, Refused, Reply, ok, with_status};
+use crate::audit_event;
 use crate::auth::canonical;
 use crate::auth::creds::{NewTenant, TenantInfo, UserInfo};
 
@@ -20,6 +23,18 @@ use crate::auth::creds::{NewTenant, TenantInfo, UserInfo};
 const ROOT_USER: &str = "root";
 
 impl Admin {
+    /// Moves the keys' clock on, and does what that makes due before it answers.
+    pub(super) async fn advance_clock(&self, who: Asker, asked: AdvanceClock) -> Reply {
+        let Some(clock) = &self.dev_clock else {
+            let message = "the clock moves on a node with --dev only";
+            return Err(Refused::new(StatusCode::FORBIDDEN, "refused", message));
+        };
+        clock.advance_ms(asked.advance_ms);
+        tracing::warn!(?who, ms = asked.advance_ms, "the keys' clock was moved on (--dev)");
+        self.engine.run_due().await?;
+        ok(&Done {})
+    }
+
     pub(super) fn status(&self) -> Reply {
         ok(&self.observer.health())
     }
@@ -97,6 +112,26 @@ impl Admin {
             })
             .collect();
         ok(&AccessKeys { access_keys })
+    }
+
+    /// What a tenant's keys were used for, as far as an operator may see it.
+    pub(super) async fn list_audit_events(&self, tenant: &str, query: &str) -> Reply {
+        let page = Page::read(query)?;
+        let after = page.after.as_deref().unwrap_or("0").parse::<u64>();
+        let after = after.map_err(|_| invalid("after: give the number of an event".to_owned()))?;
+        let tenant = self.directory.show(tenant)?.tenant_id;
+        let log = Arc::clone(self.engine.kms().audit_log());
+        let read = move || log.headers(tenant, after, page.limit);
+        let unavailable = |error: &dyn std::fmt::Display| {
+            let message = format!("read the audit log: {error}");
+            Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+        };
+        let found = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|error| unavailable(&error))?;
+        let next = found.last().filter(|_| found.len() >= page.limit).map(|it| it.sequence);
+        ok(&AuditEvents { events: found.iter().map(audit_event::header).collect(), next })
     }
 
     pub(super) async fn create_access_key(

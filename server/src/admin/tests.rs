@@ -4,7 +4,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use kluis_kms::env::{Env, OsRng};
-use kluis_kms::{Kms, MemoryStore};
+use kluis_kms::{
+    AuditEvent, AuditOperation, AuditOutcome, AuditSink as _, Kms, MemoryStore, Purpose, Reason,
+    Rights,
+};
 use kluis_storage::{EngineConfig, VolumeConfig};
 use tokio::task::JoinHandle;
 
@@ -174,5 +177,48 @@ async fn the_socket_of_a_deep_directory_is_reached_and_replaced() {
     let mut client = Client::connect(&data).await.unwrap();
     let status: serde_json::Value = client.call(Method::GET, "/v1/status").await.unwrap();
     assert_eq!(status["status"], "ready");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_headers_of_audit_events_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path()).await;
+    let mut client = Client::connect(folder.path()).await.unwrap();
+    let asked = CreateTenants { names: vec!["acme".to_owned(), "other".to_owned()] };
+    let made: CreatedTenants = client.post("/v1/tenants", &asked).await.unwrap();
+    let path = |after: u64| format!("/v1/tenants/acme/audit?limit=2&after={after}");
+    let before: AuditEvents = client.call(Method::GET, &path(0)).await.unwrap();
+    let first = before.events.len() as u64;
+    let other = "/v1/tenants/other/audit";
+    let others: AuditEvents = client.call(Method::GET, other).await.unwrap();
+
+    let purpose = Purpose {
+        tenant: made.tenants[0].tenant_id.parse().unwrap(),
+        principal: "arn:aws:iam::123456789012:user/ada".into(),
+        reason: Reason::CustomerInitiated,
+        request_id: "4442587FB7D0A2F9".into(),
+        action: "s3:GetObject",
+        rights: Rights::of_tenant(),
+    };
+    let operation = AuditOperation::Rotate;
+    let event = AuditEvent::of_change(&purpose, None, operation, AuditOutcome::Begun);
+    let log = node.engine.kms().audit_log();
+    log.record(&[event.clone(), event.clone(), event]).unwrap();
+    let page: AuditEvents = client.call(Method::GET, &path(first)).await.unwrap();
+    assert_eq!((page.events.len(), page.next), (2, Some(first + 2)));
+    assert_eq!(page.events[0]["Operation"], "tenant_key.rotate");
+    let text = serde_json::to_string(&page.events).unwrap();
+    for hidden in ["user/ada", "GetObject", "4442587F"] {
+        assert!(!text.contains(hidden), "{hidden} in {text}");
+    }
+    let rest: AuditEvents = client.call(Method::GET, &path(first + 2)).await.unwrap();
+    assert_eq!((rest.events.len(), rest.next), (1, None));
+    let same: AuditEvents = client.call(Method::GET, other).await.unwrap();
+    assert_eq!(same.events, others.events);
+    let wrong = "/v1/tenants/acme/audit?after=x";
+    check_refused(client.call::<AuditEvents>(Method::GET, wrong).await, "invalid", "after");
+    let absent = "/v1/tenants/nobody/audit";
+    check_refused(client.call::<AuditEvents>(Method::GET, absent).await, "not_found", "nobody");
     node.stop().await;
 }

@@ -15,6 +15,13 @@ pub(crate) const TENANTS_PER_REQUEST_MAX: usize = 1_000;
 /// The most entries of one page.
 pub(crate) const PAGE_ENTRIES_MAX: usize = 1_000;
 
+/// Asks for the keys' clock to be moved on.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AdvanceClock {
+    pub(crate) advance_ms: u64,
+}
+
 /// A tenant that was just made.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CreatedTenant {
@@ -110,6 +117,14 @@ pub(crate) struct AccessKey {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct AccessKeys {
     pub(crate) access_keys: Vec<AccessKey>,
+}
+
+/// A page of a tenant's audit events, without what is sealed in them.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AuditEvents {
+    pub(crate) events: Vec<serde_json::Value>,
+    /// The number to go on after, if there may be more.
+    pub(crate) next: Option<u64>,
 }
 
 /// An answer without content.

@@ -102,6 +102,7 @@ impl Check {
     async fn keys(&self, config: &Config) -> Result<Option<Keys>, Failure> {
         let has_source = self.dev
             || config.passphrase_file.is_some()
+            || config.root_store.is_some()
             || passphrase::credentials_folder().is_some();
         if !has_source {
             return Ok(None);
@@ -152,6 +153,8 @@ async fn verify(
         ("extent bytes", report.extent_bytes),
         ("objects", report.objects),
         ("object bytes", report.object_bytes),
+        ("objects under customers' keys, tags not verified", report.customer_objects),
+        ("objects under keys that are off, tags not verified", report.locked_objects),
     ];
     let findings = report
         .findings

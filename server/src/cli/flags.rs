@@ -4,7 +4,12 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 
-use crate::config::{FIELDS, Kind, Texts};
+use crate::config::{FIELDS, Field, Kind, Texts};
+
+/// The fields that have a flag.
+fn flagged() -> impl Iterator<Item = &'static Field> {
+    FIELDS.iter().filter(|field| field.kind != Kind::Tables)
+}
 
 /// Settings given as flags, by field name.
 #[derive(Debug, Default)]
@@ -12,7 +17,7 @@ pub(super) struct ConfigFlags(pub(super) Texts);
 
 impl Args for ConfigFlags {
     fn augment_args(command: Command) -> Command {
-        FIELDS.iter().fold(command, |command, field| {
+        flagged().fold(command, |command, field| {
             let lines = field.docs.iter().map(|line| line.trim());
             let help: Vec<_> = lines.map(str::to_owned).chain(field.bounds_text()).collect();
             let value_name = match field.kind {
@@ -20,7 +25,7 @@ impl Args for ConfigFlags {
                 Kind::Integer => "NUMBER",
                 Kind::Text if field.name.ends_with("_file") => "FILE",
                 Kind::Text if field.name.ends_with("listen") => "ADDRESS",
-                Kind::Text => "TEXT",
+                Kind::Text | Kind::Tables => "TEXT",
             };
             let arg = Arg::new(field.name)
                 .long(field.flag_name())
@@ -33,7 +38,7 @@ impl Args for ConfigFlags {
                 Kind::Boolean => {
                     arg.num_args(0..=1).require_equals(true).default_missing_value("true")
                 }
-                Kind::Integer | Kind::Text => arg,
+                Kind::Integer | Kind::Text | Kind::Tables => arg,
             })
         })
     }
@@ -45,7 +50,7 @@ impl Args for ConfigFlags {
 
 impl FromArgMatches for ConfigFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let given = FIELDS.iter().filter_map(|field| {
+        let given = flagged().filter_map(|field| {
             matches.get_one::<String>(field.name).map(|text| (field.name, text.clone()))
         });
         Ok(Self(given.collect()))

@@ -3,15 +3,19 @@
 //! Owns: arguments, what is printed, exit codes. Knows nothing of: how a command is carried out.
 //!
 //! Invariants
-//! - With `--json`, standard output holds one JSON document and nothing else. Logs and errors go to
-//!   standard error.
+//! - With `--json`, standard output holds one JSON document and nothing else (`audit` prints one a
+//!   line, always). Logs and errors go to standard error.
 //! - Exit codes: 0 done, 1 refused (or damage found), 2 could not run.
 
 mod access_key;
+mod api;
+mod audit;
 mod check;
 mod completions;
 mod config;
+mod dev;
 mod flags;
+mod key;
 mod output;
 mod serve;
 mod tenant;
@@ -49,6 +53,7 @@ Examples:
   kluis serve ./data --dev
   kluis tenant create acme --data-dir ./data
   kluis user create alice --tenant acme --data-dir ./data
+  kluis key rotate reports --endpoint http://127.0.0.1:9000
   kluis check ./data";
 
 #[derive(Subcommand)]
@@ -70,10 +75,25 @@ enum Command {
         #[command(subcommand)]
         command: access_key::AccessKey,
     },
+    /// Makes, turns, switches off and destroys a tenant's keys.
+    Key {
+        #[command(subcommand)]
+        command: key::Key,
+    },
+    /// Shows what a tenant's keys were used for.
+    Audit {
+        #[command(subcommand)]
+        command: audit::Audit,
+    },
     /// Verifies a data directory that no node has open.
     Check(check::Check),
     /// Prints the documented default configuration.
     Config(config::Print),
+    /// Moves a development node's clock on.
+    Dev {
+        #[command(subcommand)]
+        command: dev::Dev,
+    },
     /// Prints a completion script for a shell.
     Completions(completions::Completions),
 }
@@ -125,6 +145,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Tenant { command } => with_runtime(command.run(json)),
         Command::User { command } => with_runtime(command.run(json)),
         Command::AccessKey { command } => with_runtime(command.run(json)),
+        Command::Key { command } => with_runtime(command.run(json)),
+        Command::Audit { command } => with_runtime(command.run()),
+        Command::Dev { command } => with_runtime(command.run(json)),
         Command::Check(command) => command.run(json),
         Command::Config(command) => command.run(),
         Command::Completions(command) => Ok(command.run(&mut Cli::command())),

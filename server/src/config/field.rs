@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Integer,
     /// Any text.
     Text,
+    /// Tables, in the file only: there is no flag and no variable for them.
+    Tables,
 }
 
 /// Which values a field takes.
@@ -75,6 +77,7 @@ impl Field {
                 .map(Value::Integer)
                 .map_err(|_| format!("`{text}` is not a whole number")),
             Kind::Text => Ok(Value::String(text.to_owned())),
+            Kind::Tables => Err("is set in the configuration file only".to_owned()),
         }
     }
 

@@ -102,3 +102,51 @@ fn public_plain_http_needs_consent() {
     .unwrap();
     assert!(!config.serves_metrics_on_main());
 }
+
+const TRANSIT: &str = "[[key_stores]]\nname = \"vault\"\nkind = \"transit\"\n\
+    url = \"https://vault.example.com\"\ntoken_file = \"/t\"\nca_file = \"/c\"\ntenants = [\"acme\"]\n";
+
+#[test]
+fn key_stores_are_read_and_found_by_name() {
+    let text = format!(
+        "root_store = \"hsm\"\nroot_store_key = \"root\"\n{TRANSIT}[[key_stores]]\n\
+         name = \"hsm\"\nkind = \"pkcs11\"\nmodule = \"/m.so\"\ntoken = \"t\"\npin_file = \"/p\"\n\
+         timeout_ms = 700\n[[key_stores]]\nname = \"own\"\nkind = \"xks\"\n\
+         url = \"http://127.0.0.1:1\"\naccess_key_file = \"/a\"\n"
+    );
+    let config = load_text(&text, &Texts::new(), &Texts::new()).unwrap();
+    let timeout = |name| config.key_store(name).unwrap().timeout_ms();
+    assert_eq!((timeout("vault"), timeout("hsm"), timeout("own")), (2_000, 700, 250));
+    assert_eq!(config.key_store("vault").unwrap().tenants, ["acme"]);
+    assert!(config.key_store("none").is_none());
+}
+
+#[test]
+fn bad_key_stores_are_refused_with_the_reason() {
+    let cases = [
+        (format!("{TRANSIT}pin_file = \"/p\""), "`vault` has no use for `pin_file`"),
+        (TRANSIT.replace("token_file = \"/t\"\n", ""), "`vault` needs `token_file`"),
+        (format!("{TRANSIT}{TRANSIT}"), "two are named `vault`"),
+        (TRANSIT.replace("\"vault\"", "\"a b\""), "name: `a b` is not"),
+        (TRANSIT.replace("transit", "kmip"), "unknown variant `kmip`"),
+        (format!("{TRANSIT}timeout_ms = 1"), "timeout_ms is outside 10 to 30000"),
+        (format!("{TRANSIT}pin = \"1234\""), "unknown field `pin`"),
+        (format!("root_store = \"vault\"\n{TRANSIT}"), "go together"),
+        (
+            format!("root_store = \"hsm\"\nroot_store_key = \"k\"\n{TRANSIT}"),
+            "no entry of key_stores is named `hsm`",
+        ),
+        (
+            format!(
+                "passphrase_file = \"/p\"\nroot_store = \"vault\"\nroot_store_key = \"k\"\n{TRANSIT}"
+            ),
+            "exclude each other",
+        ),
+        ("key_store_cache_seconds = 3601".to_owned(), "outside 0 to 3600"),
+    ];
+    for (toml, expected) in cases {
+        check_refused(&toml, expected);
+    }
+    let error = load_text("", &texts(&[("key_stores", "x")]), &Texts::new()).unwrap_err();
+    assert!(error.to_string().contains("in the configuration file only"), "{error}");
+}

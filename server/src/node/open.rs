@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kluis_kms::env::Env;
-use kluis_kms::{Kms, PassphraseStore};
+use kluis_kms::{KeyStore, Kms, PassphraseStore, RemoteStores, ShiftedClock};
 use kluis_storage::io::Backend;
 use kluis_storage::{EngineConfig, IoConfig, VolumeConfig};
 
 use super::NodeError;
 use crate::config::Config;
+use crate::key_stores;
 use crate::passphrase::{self, Sources};
 
 /// Of eight buffers, how many writers may hold: a third is left to readers.
@@ -26,8 +27,12 @@ const METADATA: &str = "meta";
 pub(crate) struct Keys {
     /// The keys.
     pub(crate) kms: Arc<Kms>,
+    /// Tenants' own key stores, without tenants yet.
+    pub(crate) stores: Arc<RemoteStores>,
     /// Whether their passphrase lies beside the data.
     pub(crate) is_dev: bool,
+    /// The keys' clock, where it may be moved on: with `--dev` only.
+    pub(crate) dev_clock: Option<Arc<ShiftedClock>>,
 }
 
 /// Makes the data directory, for its owner only. One that is there must be out of others' reach:
@@ -82,6 +87,32 @@ pub(crate) async fn open_keys(
             "there is data but no keys; restore the folder keys/ from its backup. Nothing was changed",
         ));
     }
+    let (store, is_dev) = root_store(data, is_dev_allowed, config, env)?;
+    let stores = Arc::new(key_stores::none_yet(config, env));
+    let dev_clock = is_dev.then(Arc::<ShiftedClock>::default);
+    let (data, mut env) = (data.to_owned(), env.clone());
+    if let Some(clock) = &dev_clock {
+        env.clock = Arc::<ShiftedClock>::clone(clock);
+    }
+    // Deriving a key from a passphrase is slow by design, and a store may be far away.
+    let opened = tokio::task::spawn_blocking(move || open(&data, exists, &*store, env)).await;
+    let kms = opened.map_err(|e| NodeError::new("open the keys", e))??;
+    let kms = kms.with_key_stores(Arc::clone(&stores));
+    Ok(Keys { kms: Arc::new(kms), stores, is_dev, dev_clock })
+}
+
+/// What seals the root key, and whether it lies beside the data.
+fn root_store(
+    data: &Path,
+    is_dev_allowed: bool,
+    config: &Config,
+    env: &Env,
+) -> Result<(Box<dyn KeyStore>, bool), NodeError> {
+    let remote = key_stores::root(config, env)
+        .map_err(|e| NodeError::new("open the root's key store", e))?;
+    if let Some(store) = remote {
+        return Ok((Box::new(store), false));
+    }
     let credentials = passphrase::credentials_folder();
     let sources = Sources {
         file: config.passphrase_file.as_deref(),
@@ -91,26 +122,17 @@ pub(crate) async fn open_keys(
     let passphrase = passphrase::find(&sources, &*env.rng)
         .map_err(|e| NodeError::new("find the passphrase", e))?;
     let is_dev = passphrase.is_dev || passphrase::dev_file(data).exists();
-    let (data, env) = (data.to_owned(), env.clone());
-    // Deriving a key from a passphrase is slow by design.
-    let opened = tokio::task::spawn_blocking(move || open(&data, exists, &passphrase, env)).await;
-    let kms = opened.map_err(|e| NodeError::new("open the keys", e))??;
-    Ok(Keys { kms: Arc::new(kms), is_dev })
-}
-
-fn open(
-    data: &Path,
-    exists: bool,
-    passphrase: &passphrase::Passphrase,
-    env: Env,
-) -> Result<Kms, NodeError> {
     let store = PassphraseStore::new(passphrase.as_bytes(), Arc::clone(&env.rng))
         .map_err(|e| NodeError::new("take the passphrase", e))?;
+    Ok((Box::new(store), is_dev))
+}
+
+fn open(data: &Path, exists: bool, store: &dyn KeyStore, env: Env) -> Result<Kms, NodeError> {
     if exists {
-        return Kms::open(data, &store, env).map_err(|e| NodeError::new("open the keys", e));
+        return Kms::open(data, store, env).map_err(|e| NodeError::new("open the keys", e));
     }
     tracing::info!(data = %data.display(), "no keys yet: making a root key");
-    Kms::create(data, &store, env).map_err(|e| NodeError::new("make the keys", e))
+    Kms::create(data, store, env).map_err(|e| NodeError::new("make the keys", e))
 }
 
 /// The engine's part of the configuration.
