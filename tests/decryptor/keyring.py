@@ -10,10 +10,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from .kluis_v1 import KIND_TENANT_KEY, DoesNotOpen, Wrapped, encode_context, kdf, mac, open_aead
+from .kluis_v1 import KIND_NODE_SECRET, KIND_TENANT_KEY, DoesNotOpen, Wrapped, encode_context, kdf, mac, open_aead
 
 SLOT_BYTES = 4096
-RECORD_HEAD_BYTES, MATERIAL_BYTES = 62, 4 + 4 + 8 + 32 + 136
+RECORD_HEAD_BYTES, WRAP_BYTES, CANARY_BYTES = 79, 136, 4 + 136
+TYPE_KEY, FLAG_SLOT, FLAG_WRAP = 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ class Keyring:
     def __init__(self, folder: Path, passphrase: bytes) -> None:
         sealed = (folder / "root.sealed").read_bytes()
         self.root, self.keyring_id, self.epoch = open_root(sealed, passphrase)
-        self.mac_key = kdf(self.root, "root-mac", b"", 32)
-        self.slots = (folder / "slots").read_bytes()
+        wrapped, epoch = sealed[-32 - WRAP_BYTES : -32], struct.pack(">I", self.epoch)
+        context = {"e": epoch, "r": self.keyring_id}
+        self.node_secret = Wrapped(wrapped).open(KIND_NODE_SECRET, self.root, context)
+        self.mac_key = kdf(self.node_secret, "root-mac", b"", 32)
+        self.slots = (folder / f"slots.{self.epoch}").read_bytes()
         self.records = {
             record.tenant_key: record
-            for record in self.journal((folder / "keyring").read_bytes())
+            for record in self.journal((folder / f"keyring.{self.epoch}").read_bytes())
         }
 
     def journal(self, data: bytes) -> list[Record]:
@@ -91,7 +95,7 @@ def open_root(data: bytes, passphrase: bytes) -> tuple[bytes, bytes, int]:
     epoch = int.from_bytes(body[8:12], "big")
     keyring_id, length = body[12:28], int.from_bytes(body[28:32], "big")
     sealed = body[32 : 32 + length]
-    header, salt = sealed[:48], sealed[16:48]
+    header, salt = sealed[:80], sealed[16:48]
     if header[:2] != b"\x01\x01":
         raise DoesNotOpen("root.sealed is not sealed by a passphrase")
     memory_kib, passes, lanes = struct.unpack(">III", header[4:16])
@@ -100,27 +104,57 @@ def open_root(data: bytes, passphrase: bytes) -> tuple[bytes, bytes, int]:
     ).derive(passphrase)
     context = encode_context({"e": struct.pack(">I", epoch), "r": keyring_id})
     okm = kdf(stretched, "root-seal", header + hashlib.sha256(context).digest(), 76)
-    if not hmac.compare_digest(okm[44:], sealed[96:128]):
+    if not hmac.compare_digest(okm[44:], sealed[128:160]):
         raise DoesNotOpen("root.sealed: another passphrase")
-    return open_aead(okm[:32], okm[32:44], sealed[48:96], header, "root.sealed"), keyring_id, epoch
+    return open_aead(okm[:32], okm[32:44], sealed[80:128], header, "root.sealed"), keyring_id, epoch
 
 
 def entry_records(body: bytes) -> list[Record]:
+    """The tenant keys of an entry; what is of the key directory is passed over."""
     records, at = [], 0
     while at < len(body):
-        length = int.from_bytes(body[at : at + 4], "big")
-        records.append(decode_record(body[at + 4 : at + 4 + length]))
-        at += 4 + length
+        length = int.from_bytes(body[at + 1 : at + 5], "big")
+        if body[at] == TYPE_KEY:
+            records.append(decode_record(body[at + 5 : at + 5 + length]))
+        at += 5 + length
     return records
 
 
+class Reader:
+    """Takes bytes off the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, length: int) -> bytes:
+        self.at += length
+        if self.at > len(self.data):
+            raise DoesNotOpen("the record of a tenant key")
+        return self.data[self.at - length : self.at]
+
+    def number(self, length: int) -> int:
+        return int.from_bytes(self.take(length), "big")
+
+
 def decode_record(data: bytes) -> Record:
-    count = int.from_bytes(data[60:62], "big")
-    if data[0] != 1 or len(data) != RECORD_HEAD_BYTES + count * MATERIAL_BYTES:
+    reader = Reader(data)
+    head = reader.take(RECORD_HEAD_BYTES)
+    if head[0] != 1:
         raise DoesNotOpen("the record of a tenant key")
+    if head[43] == 3:
+        reader.take(reader.number(2))
+        reader.take(reader.number(2))
+    if head[78] != 0:
+        reader.take(24)
+        reader.take(reader.number(2) * CANARY_BYTES)
     materials = {}
-    for index in range(count):
-        at = RECORD_HEAD_BYTES + index * MATERIAL_BYTES
-        number, slot = struct.unpack(">II", data[at : at + 8])
-        materials[number] = Material(slot, data[at + 48 : at + MATERIAL_BYTES])
-    return Record(data[1:17], data[17:33], data[43:44], materials)
+    for _ in range(reader.number(2)):
+        number, _, flags = reader.number(4), reader.number(1), reader.number(1)
+        reader.take(8 + 8 + 32)
+        reader.take(reader.number(2))
+        slot = reader.number(4) if flags & FLAG_SLOT else -1
+        if flags & FLAG_WRAP:
+            materials[number] = Material(slot, reader.take(WRAP_BYTES))
+    if reader.at != len(data):
+        raise DoesNotOpen("the record of a tenant key")
+    return Record(head[1:17], head[17:33], head[43:44], materials)

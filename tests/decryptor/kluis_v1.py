@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 TAG_BYTES = 16
 SUITE = 1
 HEADER_BYTES, SALT_BYTES = 24, 32
-KIND_TENANT_KEY, KIND_BUCKET_KEY, KIND_DATA_KEY = 1, 2, 3
+KIND_TENANT_KEY, KIND_BUCKET_KEY, KIND_DATA_KEY, KIND_NODE_SECRET = 1, 2, 3, 7
 
 
 class DoesNotOpen(Exception):

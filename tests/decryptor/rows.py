@@ -113,9 +113,11 @@ class BucketKeyRow:
     @classmethod
     def decode(cls, data: bytes) -> BucketKeyRow:
         read = Reader(data, "a bucket key row")
-        read.version()
+        version = read.number(1)
+        if version not in (1, 2):
+            raise DoesNotOpen("a bucket key row of another version")
         tenant_key = read.take(16)
-        read.take(12)
+        read.take(12 if version == 1 else 16)
         return cls(tenant_key, read.long())
 
 
