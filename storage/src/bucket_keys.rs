@@ -278,7 +278,7 @@ impl BucketKeys {
     }
 
     fn material(&self, tenant: TenantId, tenant_key: TenantKeyId) -> Result<u32> {
-        Ok(self.kms.describe(tenant, tenant_key)?.current_material)
+        Ok(self.kms.current_material(tenant, tenant_key)?)
     }
 
     fn takes_new(&self, wanted: &Wanted, made: (TenantKeyId, u32, u64)) -> bool {

@@ -192,6 +192,17 @@ impl Kms {
         Ok(TenantKeyInfo::of(&self.entry(tenant, id)?.record()))
     }
 
+    /// The number of the material that new bucket keys are wrapped under, 0 if there is none. Asked
+    /// for every write: copies nothing of the key's record.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]: the tenant has no such key.
+    pub fn current_material(&self, tenant: TenantId, id: TenantKeyId) -> Result<u32> {
+        let entry = self.entry(tenant, id)?;
+        let record = read(&entry.record);
+        Ok(record.current().map_or(0, |current| current.number))
+    }
+
     /// The tenant's keys, oldest first.
     pub fn list(&self, tenant: TenantId) -> Vec<TenantKeyInfo> {
         let index = read(&self.index);
