@@ -42,7 +42,7 @@ pub use memory::{MemoryKeys, MemoryStore, Mood};
 pub use passphrase::{PASSPHRASE_BYTES_MAX, PASSPHRASE_BYTES_MIN, PassphraseStore};
 pub use pkcs11::{Pkcs11Settings, Pkcs11Store};
 pub use remote::{CACHE_TTL_DEFAULT, CACHE_TTL_MAX, RemoteStores, StoreTenants};
-pub(crate) use remote::{OuterSecret, RemoteKey};
+pub(crate) use remote::{KeptBlob, OuterSecret, RemoteKey};
 pub use root::RootInStore;
 pub use sealed::{
     ARGON2_LANES, ARGON2_LANES_MAX, ARGON2_MEMORY_KIB, ARGON2_MEMORY_KIB_MAX, ARGON2_PASSES,
@@ -137,6 +137,23 @@ impl StoreBlob {
     }
 }
 
+/// What became of the calls of a store since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Calls that were answered, with what was asked for.
+    pub answered: u64,
+    /// Calls that were answered with a refusal.
+    pub refused: u64,
+    /// Calls that got no answer in time, or none that made sense.
+    pub failed: u64,
+    /// Calls that were not sent: the circuit was open, or too many waited.
+    pub held_back: u64,
+    /// How long callers waited for calls that were sent, in nanoseconds.
+    pub waited_ns: u64,
+    /// Whether calls are held back now.
+    pub is_open: bool,
+}
+
 /// A place that holds keys and never gives them out: it wraps and unwraps 32-byte secrets.
 ///
 /// Calls block; each store bounds the time of its own, and [`Guarded`] that of all.
@@ -196,6 +213,11 @@ pub trait RemoteKeyStore: Send + Sync {
     /// # Errors
     /// [`ErrorKind::Unavailable`]: it would not.
     fn health(&self) -> Result<()>;
+
+    /// What became of its calls; zeros where nothing counts them.
+    fn stats(&self) -> StoreStats {
+        StoreStats::default()
+    }
 }
 
 /// Refuses an id that could leave its place in a URL: letters, digits, `-`, `_`, `.`, 1 to 128.

@@ -1,7 +1,8 @@
 """A small External Key Store proxy, as a tenant might run one: for tests.
 
 Speaks the AWS KMS External Key Store proxy API (health, metadata, encrypt, decrypt) over HTTP on
-loopback, verifies SigV4 for the service kms-xks-proxy, and holds its AES-256 keys in memory only.
+loopback, verifies SigV4 for the service kms-xks-proxy, and holds its AES-256 keys in memory only:
+random ones, or with a seed the same ones at each start.
 A file says how it behaves: well, slow, failing, throttling, garbage, denied, disabled.
 """
 
@@ -171,10 +172,14 @@ def main():
     parser.add_argument("--key", action="append", default=[], help="the id of a key to make")
     parser.add_argument("--access-key-file", type=pathlib.Path, required=True)
     parser.add_argument("--mood-file", type=pathlib.Path, required=True)
+    parser.add_argument("--seed-file", type=pathlib.Path, help="what the keys are derived from")
     options = parser.parse_args()
     options.access_key, secret = options.access_key_file.read_text().split()
     options.secret = secret.encode()
-    options.keys = {name: os.urandom(32) for name in options.key}
+    seed = options.seed_file.read_bytes() if options.seed_file else os.urandom(32)
+    options.keys = {
+        name: hmac.new(seed, name.encode(), hashlib.sha256).digest() for name in options.key
+    }
     server = http.server.ThreadingHTTPServer(("127.0.0.1", options.port), handler_of(options))
     server.daemon_threads = True
     server.serve_forever()

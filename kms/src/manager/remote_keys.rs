@@ -12,13 +12,14 @@
 //!   gate closes.
 //!   See docs/KEYS.md, "Key stores".
 
+use super::entries::Change;
 use super::{KeyEntry, Kms, read};
 use crate::derive::extract_into;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::UnwrapPermit;
 use crate::record::{KeyOrigin, KeyRecord, MaterialRecord};
 use crate::secret::TenantKey;
-use crate::store::{OuterSecret, RemoteKey, StoreBlob};
+use crate::store::{KeptBlob, OuterSecret, RemoteKey};
 use crate::types::{TenantId, TenantKeyId};
 
 /// The number of a key's first material; a key in a store has no other.
@@ -57,15 +58,14 @@ pub(super) fn whole(
 }
 
 impl Kms {
-    /// Asks the store of a new key for its outer secret, and keeps the store's blob. A crash after
-    /// it leaves a blob of no key.
-    pub(super) fn begin_remote_key(&self, blank: &KeyRecord) -> Result<()> {
+    /// Asks the store of a new key for its outer secret. Gives the entry that keeps the store's
+    /// blob, for the record that names it.
+    pub(super) fn begin_remote_key(&self, blank: &KeyRecord) -> Result<Option<Change>> {
         let Some(key) = remote_key(blank, FIRST_MATERIAL) else {
-            return Ok(());
+            return Ok(None);
         };
-        let (blob, _) = self.remote.wrap_new(key)?;
-        let value = Some(blob.as_bytes().to_vec());
-        self.write_entries(blank.tenant, vec![(blob_name(blank.id, FIRST_MATERIAL), value)], None)
+        let (kept, _) = self.remote.wrap_new(key, &self.mac_key)?;
+        Ok(Some((blob_name(blank.id, FIRST_MATERIAL), Some(kept.encode()))))
     }
 
     /// What the store of a key unwraps for its current material or the one of a number; none for a
@@ -89,7 +89,7 @@ impl Kms {
             let during = format!("find what its store wrapped for tenant key {}", record.id);
             Error::new(ErrorKind::Corrupt, during)
         })?;
-        self.remote.unwrap(key, &StoreBlob::new(blob.to_vec())?).map(Some)
+        self.remote.unwrap(key, &KeptBlob::decode(&blob)?, &self.mac_key).map(Some)
     }
 
     /// Whether the key is in a remote store, so that using it may wait for the network.

@@ -53,8 +53,9 @@ impl Vault {
     /// Takes a material out.
     ///
     /// # Errors
-    /// [`ErrorKind::KeyDestroyed`]: its slot is erased. [`ErrorKind::Corrupt`]: damaged.
+    /// [`ErrorKind::KeyDestroyed`]: its slot is erased. [`ErrorKind::Corrupt`]: damaged, or lost.
     /// [`ErrorKind::KeyUnusable`]: it is not there, and may be imported again.
+    /// [`ErrorKind::Unavailable`]: the slot could not be read.
     pub(super) fn open(
         &self,
         record: &KeyRecord,
@@ -70,13 +71,39 @@ impl Vault {
         let digest = material_context(record);
         TenantKey::fill_with(|bytes| unwrap_into(&kek, wrapped, &digest, bytes))
     }
+
+    /// Tries a wrap of an epoch that is over with all that is left of it: this epoch's root key,
+    /// and the zeroes of an erased slot.
+    ///
+    /// # Errors
+    /// [`ErrorKind::KeyDestroyed`]: it does not open, as it must not.
+    pub(super) fn open_erased(
+        &self,
+        record: &KeyRecord,
+        wrapped: &WrappedKey,
+    ) -> Result<TenantKey> {
+        let kek = extract(&[0; 32], self.root_key.borrow().as_slice());
+        let digest = material_context(record);
+        let opened = TenantKey::fill_with(|bytes| unwrap_into(&kek, wrapped, &digest, bytes));
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::Corrupt => {
+                let during = format!("open an erased material of tenant key {}", record.id);
+                Error::new(ErrorKind::KeyDestroyed, during)
+            }
+            _ => error,
+        })
+    }
 }
 
 fn absent(record: &KeyRecord, held: &MaterialRecord) -> Error {
-    let may_return = record.origin == KeyOrigin::Imported
-        && held.role != MaterialRole::Retired
-        && record.destruction.is_none();
-    let kind = if may_return { ErrorKind::KeyUnusable } else { ErrorKind::KeyDestroyed };
+    let kind = if held.role == MaterialRole::Retired || record.destruction.is_some() {
+        ErrorKind::KeyDestroyed
+    } else if record.origin == KeyOrigin::Imported {
+        ErrorKind::KeyUnusable
+    } else {
+        // It was damaged when the root key changed, and could not be taken along.
+        ErrorKind::Corrupt
+    };
     Error::new(kind, format!("open material {} of tenant key {}", held.number, record.id))
 }
 

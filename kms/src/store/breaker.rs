@@ -4,7 +4,8 @@
 //! closed ──failures_max in a row──► open ──open_ms──► half open ──success──► closed
 //!                                    ▲                    └────failure────────┘
 //! ```
-//! Owns: a store's worker threads, the state of its circuit. Knows nothing of: what a store does.
+//! Owns: a store's worker threads, the state of its circuit, what is counted of its calls. Knows
+//! nothing of: what a store does.
 //!
 //! Invariants
 //! - A caller waits for at most the time limit, whatever the store does: calls run on threads of
@@ -18,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{Capabilities, RemoteKeyStore, StoreBlob};
+use super::{Capabilities, RemoteKeyStore, StoreBlob, StoreStats};
 use crate::env::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::StoreSecret;
@@ -82,6 +83,7 @@ pub struct Guarded {
     limits: GuardLimits,
     clock: Arc<dyn Clock>,
     circuit: Mutex<Circuit>,
+    stats: Mutex<StoreStats>,
     shared: Arc<Shared>,
 }
 
@@ -97,6 +99,7 @@ impl Guarded {
             limits,
             clock,
             circuit: Mutex::new(Circuit::Closed { failures: 0 }),
+            stats: Mutex::default(),
             shared: Arc::new(Shared { queue: Mutex::default(), wakes: Condvar::new() }),
         }
     }
@@ -116,10 +119,25 @@ impl Guarded {
         &self,
         work: impl FnOnce(&dyn RemoteKeyStore) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let is_trial = self.pass()?;
+        let passed = self.pass();
+        let is_trial = passed.inspect_err(|_| lock(&self.stats).held_back += 1)?;
+        let begun_ns = self.clock.monotonic_ns();
         let result = self.run(work);
-        self.settle(is_trial, result.as_ref().err().map(Error::kind));
+        let failed = result.as_ref().err().map(Error::kind);
+        self.count(begun_ns, failed);
+        self.settle(is_trial, failed);
         result
+    }
+
+    fn count(&self, begun_ns: u64, failed: Option<ErrorKind>) {
+        let waited_ns = self.clock.monotonic_ns().saturating_sub(begun_ns);
+        let mut stats = lock(&self.stats);
+        stats.waited_ns = stats.waited_ns.saturating_add(waited_ns);
+        match failed {
+            None => stats.answered += 1,
+            Some(ErrorKind::Unavailable) => stats.failed += 1,
+            Some(_) => stats.refused += 1,
+        }
     }
 
     /// Lets a call through, or not. `true`: it is the one that tries whether the store is back.
@@ -271,6 +289,11 @@ impl RemoteKeyStore for Guarded {
 
     fn health(&self) -> Result<()> {
         self.call(|store| store.health())
+    }
+
+    fn stats(&self) -> StoreStats {
+        let is_open = !matches!(*lock(&self.circuit), Circuit::Closed { .. });
+        StoreStats { is_open, ..*lock(&self.stats) }
     }
 }
 

@@ -11,7 +11,8 @@
 //!   [`RemoteStores::forget`], which the gate of its tenant key calls for.
 //! - Identical unwraps that run at a time are one call; a refusal is remembered for a moment.
 //! - No caller holds a gate's guard here: these calls wait for the network.
-//! - What a store wrapped is opened once before anything depends on it.
+//! - What a store wrapped is opened once before anything depends on it, and every later answer is
+//!   held against a check value from then: a store that answers wrongly costs no data.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,11 +20,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
-use super::{Capabilities, RemoteKeyStore, StoreBlob};
+use super::{Capabilities, RemoteKeyStore, StoreBlob, StoreStats};
+use crate::derive::kdf;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::secret::StoreSecret;
+use crate::secret::{MacSecret, StoreSecret};
 use crate::types::{EncryptionContext, TenantId, TenantKeyId};
 
 /// How long an unwrapped secret is kept unless configured: a disable in the tenant's own store
@@ -35,6 +38,8 @@ pub const CACHE_TTL_MAX: Duration = Duration::from_hours(1);
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 /// Secrets kept, each in a slot of locked memory: an eighth of the arena.
 const CACHED_MAX: usize = 16_384;
+/// Bytes of a check value.
+const CHECK_BYTES: usize = 32;
 
 /// A key in a remote store, and which material it stands over.
 #[derive(Clone, Copy)]
@@ -44,6 +49,32 @@ pub(crate) struct RemoteKey<'a> {
     pub(crate) material: u32,
     pub(crate) store: &'a str,
     pub(crate) store_key: &'a str,
+}
+
+/// What is kept of a store's answer to a wrap: its blob, and what tells a wrong answer later.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct KeptBlob {
+    blob: StoreBlob,
+    check: [u8; CHECK_BYTES],
+}
+
+impl KeptBlob {
+    /// Takes kept bytes: the check value, then the blob.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`]: too short, or the blob too long.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let (check, blob) = bytes.split_first_chunk().ok_or_else(|| {
+            let during = format!("take a key store's kept blob of {} bytes", bytes.len());
+            Error::new(ErrorKind::Corrupt, during)
+        })?;
+        Ok(Self { blob: StoreBlob::new(blob.to_vec())?, check: *check })
+    }
+
+    /// The bytes to keep.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        [self.check.as_slice(), self.blob.as_bytes()].concat()
+    }
 }
 
 /// The outer secret of one material, and until when it may be used, in monotonic nanoseconds.
@@ -142,6 +173,12 @@ impl RemoteStores {
         stores.into_iter().map(|(name, store)| (name, store.health())).collect()
     }
 
+    /// The name of each store and what became of its calls. Asks none of them.
+    pub fn stats(&self) -> Vec<(String, StoreStats)> {
+        let stores = lock(&self.stores);
+        stores.iter().map(|(name, entry)| (name.clone(), entry.store.stats())).collect()
+    }
+
     /// Wipes what was unwrapped under a tenant key: its gate closed.
     pub fn forget(&self, tenant_key: TenantKeyId) {
         let mut cache = lock(&self.cache);
@@ -161,35 +198,50 @@ impl RemoteStores {
         })
     }
 
-    /// Makes the outer secret of a new material: the store's blob, to be kept.
+    /// Makes the outer secret of a new material: what is to be kept of it.
     ///
     /// # Errors
     /// [`ErrorKind::KeyUnusable`]: the tenant has no such store, or the store refuses the key.
     /// [`ErrorKind::Unavailable`]: the store does not answer, or not with what it was given.
-    pub(crate) fn wrap_new(&self, key: RemoteKey<'_>) -> Result<(StoreBlob, OuterSecret)> {
+    pub(crate) fn wrap_new(
+        &self,
+        key: RemoteKey<'_>,
+        mac_key: &MacSecret,
+    ) -> Result<(KeptBlob, OuterSecret)> {
         let store = self.find(key.tenant, key.store).map_err(unusable)?;
         let secret = StoreSecret::generate(&*self.env.rng)?;
-        let blob = store.wrap(key.store_key, &context_of(key)?, &secret).map_err(unusable)?;
-        let opened = self.unwrap(key, &blob)?;
+        let context = context_of(key)?;
+        let blob = store.wrap(key.store_key, &context, &secret).map_err(unusable)?;
+        let kept = KeptBlob { blob, check: check_of(&context, &secret, mac_key) };
+        let opened = self.unwrap(key, &kept, mac_key)?;
         check_same(&opened.secret, &secret)?;
-        Ok((blob, opened))
+        Ok((kept, opened))
     }
 
     /// The outer secret of a material, from the cache or with the store's help.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`]: the blob does not open under this key. And as [`Self::wrap_new`].
-    pub(crate) fn unwrap(&self, key: RemoteKey<'_>, blob: &StoreBlob) -> Result<OuterSecret> {
+    pub(crate) fn unwrap(
+        &self,
+        key: RemoteKey<'_>,
+        kept: &KeptBlob,
+        mac_key: &MacSecret,
+    ) -> Result<OuterSecret> {
         let store = self.find(key.tenant, key.store).map_err(unusable)?;
         let context = context_of(key)?;
-        let cache_key = cache_key(key, &context, blob);
+        let cache_key = cache_key(key, &context, kept);
         let begun = self.forgotten.load(Ordering::SeqCst);
         if let Some(known) = self.known_or_begin(&cache_key) {
             return known;
         }
         // From here on the others of this call wait for the flight, whatever happens.
         let flight = Flight { stores: self, cache_key };
-        let result = store.unwrap(key.store_key, &context, blob).map_err(unusable);
+        let result = store.unwrap(key.store_key, &context, &kept.blob).map_err(unusable);
+        let result = result.and_then(|secret| {
+            let check = check_of(&context, &secret, mac_key);
+            if bool::from(check.ct_eq(&kept.check)) { Ok(secret) } else { Err(another_secret()) }
+        });
         let ttl_ns = u64::try_from(self.ttl.as_nanos()).unwrap_or(u64::MAX);
         let until_ns = self.env.clock.monotonic_ns().saturating_add(ttl_ns);
         let outer = result.map(|secret| OuterSecret {
@@ -299,7 +351,26 @@ fn check_same(opened: &StoreSecret, given: &StoreSecret) -> Result<()> {
     if opened.matches(given) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Unavailable, "check a key store: it gave another secret back"))
+    Err(another_secret())
+}
+
+/// The fault is the store's and what is kept is sound, so a store that is mended is enough.
+fn another_secret() -> Error {
+    Error::new(ErrorKind::Unavailable, "check a key store: it gave another secret back")
+}
+
+/// `KDF(MAC key, "store-outer", CTX ‖ outer, 32)`: says nothing of the secret to whoever has no
+/// MAC key, and little to whoever has, because the secret is 32 random bytes.
+fn check_of(
+    context: &EncryptionContext,
+    secret: &StoreSecret,
+    mac_key: &MacSecret,
+) -> [u8; CHECK_BYTES] {
+    let mut check = [0; CHECK_BYTES];
+    let context = context.encode();
+    let secret = secret.borrow();
+    kdf(&mac_key.borrow(), b"store-outer", [context.as_slice(), secret.as_slice()], &mut check);
+    check
 }
 
 /// What a store authenticates: `{k: tenant key, m: be32 material, t: tenant}`.
@@ -310,13 +381,14 @@ fn context_of(key: RemoteKey<'_>) -> Result<EncryptionContext> {
         .with(b"t", key.tenant.as_bytes())
 }
 
-fn cache_key(key: RemoteKey<'_>, context: &EncryptionContext, blob: &StoreBlob) -> CacheKey {
+fn cache_key(key: RemoteKey<'_>, context: &EncryptionContext, kept: &KeptBlob) -> CacheKey {
     let mut hash = Sha256::new();
     for part in [key.store.as_bytes(), key.store_key.as_bytes(), &context.digest()] {
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(part);
     }
-    hash.update(blob.as_bytes());
+    hash.update(kept.check);
+    hash.update(kept.blob.as_bytes());
     hash.finalize().into()
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::env::{Clock, ManualClock, SeededRng};
+use crate::fixtures::mac_key;
 use crate::store::{MemoryKeys, Mood};
 
 struct Bench {
@@ -62,24 +63,24 @@ fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
 }
 
 impl Bench {
-    fn wrap(&self, key: RemoteKey<'_>) -> Result<StoreBlob> {
-        self.stores.wrap_new(key).map(|(blob, _)| blob)
+    fn wrap(&self, key: RemoteKey<'_>) -> Result<KeptBlob> {
+        self.stores.wrap_new(key, &mac_key()).map(|(kept, _)| kept)
     }
 
-    fn unwrap(&self, key: RemoteKey<'_>, blob: &StoreBlob) -> Result<()> {
-        self.stores.unwrap(key, blob).map(drop)
+    fn unwrap(&self, key: RemoteKey<'_>, kept: &KeptBlob) -> Result<()> {
+        self.stores.unwrap(key, kept, &mac_key()).map(drop)
     }
 }
 
 #[test]
 fn what_a_blob_opens_to_is_what_it_was_made_with() {
     let bench = bench(Duration::ZERO);
-    let (blob, made) = bench.stores.wrap_new(our_key()).unwrap();
-    let stored = StoreBlob::new(blob.as_bytes().to_vec()).unwrap();
-    let opened = bench.stores.unwrap(our_key(), &stored).unwrap();
+    let (kept, made) = bench.stores.wrap_new(our_key(), &mac_key()).unwrap();
+    let stored = KeptBlob::decode(&kept.encode()).unwrap();
+    let opened = bench.stores.unwrap(our_key(), &stored, &mac_key()).unwrap();
     assert!(opened.secret.matches(&made.secret));
     assert_eq!(opened.material, 1);
-    let (_, other) = bench.stores.wrap_new(our_key()).unwrap();
+    let (_, other) = bench.stores.wrap_new(our_key(), &mac_key()).unwrap();
     assert!(!other.secret.matches(&made.secret), "a secret per material");
 }
 
@@ -129,6 +130,52 @@ fn a_store_that_keeps_something_else_is_found_out_at_once() {
     assert_eq!(kind(bench.wrap(our_key())), Some(ErrorKind::Unavailable));
     let probed = bench.stores.probe(tenant(1), "ours", "k");
     assert_eq!(kind(probed), Some(ErrorKind::Unavailable));
+}
+
+#[test]
+fn an_answer_that_became_wrong_after_the_key_was_made_is_found_out() {
+    /// Answers every unwrap with the same 32 bytes, as a proxy with another key in it may.
+    struct Wrong;
+    impl RemoteKeyStore for Wrong {
+        fn capabilities(&self) -> Capabilities {
+            MemoryKeys::new(Arc::new(SeededRng::new(9))).capabilities()
+        }
+        fn wrap(&self, _: &str, _: &EncryptionContext, _: &StoreSecret) -> Result<StoreBlob> {
+            StoreBlob::new(vec![1])
+        }
+        fn unwrap(&self, _: &str, _: &EncryptionContext, _: &StoreBlob) -> Result<StoreSecret> {
+            StoreSecret::generate(&SeededRng::new(78))
+        }
+        fn destroy(&self, _: &str) -> Result<()> {
+            Ok(())
+        }
+        fn health(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+    let bench = bench(Duration::ZERO);
+    let kept = bench.wrap(our_key()).unwrap();
+    bench.unwrap(our_key(), &kept).unwrap();
+    bench.stores.add("ours", Arc::new(Wrong), Arc::new(|of| of == tenant(1)));
+    assert_eq!(kind(bench.unwrap(our_key(), &kept)), Some(ErrorKind::Unavailable));
+    let ours = Arc::clone(&bench.ours) as Arc<dyn RemoteKeyStore>;
+    bench.stores.add("ours", ours, Arc::new(|of| of == tenant(1)));
+    bench.clock.advance_ms(1_000);
+    bench.unwrap(our_key(), &kept).unwrap();
+}
+
+#[test]
+fn a_check_value_that_was_changed_opens_nothing() {
+    let bench = bench(Duration::ZERO);
+    let kept = bench.wrap(our_key()).unwrap().encode();
+    for index in 0..CHECK_BYTES {
+        let mut damaged = kept.clone();
+        crate::fixtures::flip(&mut damaged, index * 8);
+        let damaged = KeptBlob::decode(&damaged).unwrap();
+        assert_eq!(kind(bench.unwrap(our_key(), &damaged)), Some(ErrorKind::Unavailable));
+        bench.clock.advance_ms(1_000);
+    }
+    assert!(kind(KeptBlob::decode(&kept[..CHECK_BYTES])) == Some(ErrorKind::Corrupt));
 }
 
 #[test]
