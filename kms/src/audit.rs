@@ -13,15 +13,19 @@
 
 mod codes;
 mod entry;
+mod export;
 mod log;
 mod read;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
+pub use export::{AuditFiles, audit_files_at_rest};
 pub use log::AuditLog;
 pub use read::{AuditHeader, AuditRecord, AuditVerdict};
+pub(crate) use verify::verify_closed;
 pub use writer::AuditDamage;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -139,16 +143,17 @@ impl AuditEvent {
 
 /// Takes events.
 pub trait AuditSink: Send + Sync {
-    /// Takes events and returns once they are durable.
+    /// Takes events and returns once they are durable. Blocks: for threads that may wait.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`]: they may not be durable; what they announce must not happen.
     fn record(&self, events: &[AuditEvent]) -> Result<()>;
 
-    /// Takes an event that becomes durable soon, with others.
+    /// Takes an event that becomes durable soon, with others. Does not wait for the disk.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`]: the trail takes no events; what it announces must not happen.
+    /// [`ErrorKind::Unavailable`]: the trail takes no events, or none now because it cannot write
+    /// them as fast as they come; what the event announces must not happen.
     fn note(&self, event: AuditEvent) -> Result<()>;
 }
 

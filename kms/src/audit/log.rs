@@ -6,8 +6,8 @@
 //! Owns: the buffer, the thread, who waits for which flush. Knows nothing of: bytes on the disk.
 //!
 //! Invariants
-//! - [`AuditSink::record`] returns after the flush. [`AuditSink::note`] drops nothing: a full
-//!   buffer makes it wait.
+//! - [`AuditSink::record`] returns after the flush, and waits for room. [`AuditSink::note`] never
+//!   waits for the disk: a full buffer refuses it, and with it the permit that it announces.
 //! - After a failed write or flush the log takes no event any more, so that no permit is given out
 //!   and no key changes without a trace. A restart reads what is really there.
 //!   See docs/KEYS.md, "Audit".
@@ -32,7 +32,7 @@ use crate::secret::MacSecret;
 use crate::types::TenantId;
 
 /// The directory under the node's data directory that holds the log.
-const AUDIT_DIR: &str = "audit";
+pub(super) const AUDIT_DIR: &str = "audit";
 
 /// What waits for the next flush.
 #[derive(Default)]
@@ -202,7 +202,8 @@ impl AuditSink for AuditLog {
         let sealed: Vec<_> = events.iter().map(|event| self.seal(event)).collect();
         let mut queue = self.shared.lock();
         for event in sealed {
-            queue = self.shared.push(queue, event)?;
+            queue = self.shared.wait_for_room(queue);
+            self.shared.push(&mut queue, event)?;
         }
         let ticket = queue.taken;
         self.shared.wait_for(queue, ticket)
@@ -210,8 +211,12 @@ impl AuditSink for AuditLog {
 
     fn note(&self, event: AuditEvent) -> Result<()> {
         let sealed = self.seal(&event);
-        let queue = self.shared.lock();
-        self.shared.push(queue, sealed).map(drop)
+        let mut queue = self.shared.lock();
+        if queue.bytes >= self.shared.bounds.buffer_bytes && !queue.is_fenced {
+            return Err(Error::new(ErrorKind::Unavailable, "note an event: the audit log is full")
+                .with_advice("the disk under DIR/audit is slow or stalled; try again"));
+        }
+        self.shared.push(&mut queue, sealed)
     }
 }
 
@@ -248,15 +253,16 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an event in, once there is room.
-    fn push<'a>(
-        &'a self,
-        mut queue: MutexGuard<'a, Queue>,
-        event: Sealed,
-    ) -> Result<MutexGuard<'a, Queue>> {
+    /// Returns once there is room, or the fence is up. Blocks: for threads that may wait.
+    fn wait_for_room<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
         while queue.bytes >= self.bounds.buffer_bytes && !queue.is_fenced {
             queue = self.done.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        queue
+    }
+
+    /// Puts an event in.
+    fn push(&self, queue: &mut Queue, event: Sealed) -> Result<()> {
         if queue.is_fenced {
             return Err(fenced());
         }
@@ -269,7 +275,7 @@ impl Shared {
         if before == 0 || (before < flush_bytes && queue.bytes >= flush_bytes) {
             self.work.notify_one();
         }
-        Ok(queue)
+        Ok(())
     }
 
     fn wait_for(&self, mut queue: MutexGuard<'_, Queue>, ticket: u64) -> Result<()> {

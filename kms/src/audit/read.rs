@@ -6,13 +6,14 @@
 //! - Every entry that is given out stands in a group whose MAC and chain were checked, and follows
 //!   the tenant's entry before it.
 //! - A tenant's read opens that tenant's bodies and no other's; the operator's opens none.
+//! - It reads segments that hold something of that tenant, and of the others their beginnings.
 //!   See docs/KEYS.md, "Audit".
 
 use std::path::Path;
 
 use super::entry::{Entry, EntryHash};
 use super::log::AuditLog;
-use super::segment::{Head, Keys, SegmentReader, Step, segment_path};
+use super::segment::{Chain, Head, Keys, SegmentReader, Step, segment_path};
 use super::writer::AuditDamage;
 use super::{AuditOperation, AuditOutcome};
 use crate::error::{Error, ErrorKind, Result};
@@ -72,6 +73,8 @@ pub struct AuditVerdict {
     pub entries: u64,
     /// The number of the first entry that is kept.
     pub first_sequence: u64,
+    /// Bytes at the end that a crash cut short; they were never acknowledged and are no damage.
+    pub torn_bytes: u64,
     /// What is not as it was written.
     pub damage: Vec<AuditDamage>,
 }
@@ -80,6 +83,10 @@ impl AuditVerdict {
     /// Whether everything is as it was written.
     pub fn is_sound(&self) -> bool {
         self.damage.is_empty()
+    }
+
+    pub(super) fn harm(&mut self, segment: u64, offset: u64, what: &'static str) {
+        self.damage.push(AuditDamage { segment, offset, what });
     }
 }
 
@@ -150,7 +157,9 @@ impl AuditLog {
         }
         let mut segment = self.segment_of(&head, tenant, after)?;
         let mut was_damaged = false;
-        while segment <= head.segment && page.len() < limit {
+        let mut reached = after;
+        // What comes behind the tenant's last entry is of others, and is not read for it.
+        while segment <= head.segment && page.len() < limit && reached < last {
             let end = (segment == head.segment).then_some(head.end);
             let opened = if segment_path(&self.dir, segment).exists() {
                 SegmentReader::open(&self.dir, segment, end, &self.keys)?
@@ -167,13 +176,18 @@ impl AuditLog {
                 break;
             }
             let mut chain = checkpoint.chain;
+            if self.has_none_of(tenant, (segment, &chain), &head)? {
+                (segment, was_damaged) = (segment + 1, false);
+                continue;
+            }
             let mut step = Step::Group;
-            while step == Step::Group && page.len() < limit {
+            while step == Step::Group && page.len() < limit && reached < last {
                 step = reader.next(&mut chain, &self.keys, &mut |entry, hash| {
                     let is_next =
                         entry.subject.tenant == tenant && entry.link.tenant_sequence > after;
                     if is_next && page.len() < limit {
                         page.push(make(entry, hash)?);
+                        reached = entry.link.tenant_sequence;
                     }
                     Ok(())
                 })?;
@@ -205,6 +219,21 @@ impl AuditLog {
         Ok(low)
     }
 
+    /// Whether the segment after this one begins where this one begins, for this tenant. Nothing is
+    /// said of the last segment, and none is passed over because of one that is damaged.
+    fn has_none_of(
+        &self,
+        tenant: TenantId,
+        (segment, chain): (u64, &Chain),
+        head: &Head,
+    ) -> Result<bool> {
+        if segment >= head.segment {
+            return Ok(false);
+        }
+        let before = chain.tenants.get(&tenant).map_or(0, |head| head.sequence);
+        Ok(self.begin_of(segment + 1, tenant)? == Some(before))
+    }
+
     /// How far a tenant's chain went when a segment was begun; none if its beginning is damaged.
     fn begin_of(&self, segment: u64, tenant: TenantId) -> Result<Option<u64>> {
         if !segment_path(&self.dir, segment).exists() {
@@ -220,15 +249,20 @@ fn damaged(segment: u64) -> Error {
     Error::new(ErrorKind::Corrupt, format!("read audit segment {segment}")).with_advice(DAMAGED)
 }
 
-/// Checks the segments from the first to the head.
+/// Checks the segments from the first to the head, and the head as it is written.
 pub(super) fn check_all(dir: &Path, keys: &Keys, head: &Head) -> Result<AuditVerdict> {
-    let mut verdict = AuditVerdict::default();
-    let mut harm = Vec::new();
-    let at = |segment, offset, what| AuditDamage { segment, offset, what };
+    let mut verdict = check_segments(dir, keys, head)?;
     let written = Head::read(dir, keys)?;
     if written.is_none_or(|written| (written.segment, written.end) < (head.segment, head.end)) {
-        harm.push(at(head.segment, head.end, "the head is damaged, missing or of an older log"));
+        let what = "the head is damaged, missing or of an older log";
+        verdict.harm(head.segment, head.end, what);
     }
+    Ok(verdict)
+}
+
+/// Checks the segments from the first to the head.
+pub(super) fn check_segments(dir: &Path, keys: &Keys, head: &Head) -> Result<AuditVerdict> {
+    let mut verdict = AuditVerdict::default();
     let mut expected = None;
     for segment in head.first_segment..=head.segment {
         let end = (segment == head.segment).then_some(head.end);
@@ -238,14 +272,15 @@ pub(super) fn check_all(dir: &Path, keys: &Keys, head: &Head) -> Result<AuditVer
             None
         };
         let Some((mut reader, checkpoint)) = opened else {
-            harm.push(at(segment, 0, "it is missing, or its beginning is damaged"));
+            verdict.harm(segment, 0, "it is missing, or its beginning is damaged");
             expected = None;
             continue;
         };
         if checkpoint.follows_damage {
-            harm.push(at(segment, 0, "it was begun because the log before it was damaged or cut"));
+            let what = "it was begun because the log before it was damaged or cut";
+            verdict.harm(segment, 0, what);
         } else if expected.as_ref().is_some_and(|chain| *chain != checkpoint.chain) {
-            harm.push(at(segment, 0, "it does not follow the segment before it"));
+            verdict.harm(segment, 0, "it does not follow the segment before it");
         }
         if verdict.segments == 0 {
             verdict.first_sequence = checkpoint.chain.next_sequence;
@@ -263,13 +298,12 @@ pub(super) fn check_all(dir: &Path, keys: &Keys, head: &Head) -> Result<AuditVer
             }
         };
         if step == Step::Unsound {
-            harm.push(at(segment, reader.offset(), "a group of entries is damaged"));
+            verdict.harm(segment, reader.offset(), "a group of entries is damaged");
         }
         expected = (step == Step::End).then_some(chain);
     }
     if expected.is_some_and(|chain| chain.head != head.hash) {
-        harm.push(at(head.segment, head.end, "it does not end where the head says"));
+        verdict.harm(head.segment, head.end, "it does not end where the head says");
     }
-    verdict.damage = harm;
     Ok(verdict)
 }

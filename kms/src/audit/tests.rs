@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use super::entry::Entry;
 use super::read::check_all;
-use super::segment::{Head, Keys, head_path, segment_path, segments};
+use super::segment::{Head, Keys, SegmentReader, Step, head_path, segment_path, segments};
 use super::writer::{Bounds, Writer};
 use super::*;
 use crate::env::{Env, ManualClock, SeededRng};
@@ -15,20 +16,20 @@ use crate::fixtures::{flip, kms, mac_key, purpose, ramp, tenant_key_id};
 use crate::gate::JobId;
 use crate::private_file;
 
-const ADA: TenantId = TenantId::from_bytes([0xad; 16]);
+pub(super) const ADA: TenantId = TenantId::from_bytes([0xad; 16]);
 const BOB: TenantId = TenantId::from_bytes([0xb0; 16]);
 const NOW_MS: u64 = 1_700_000_000_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Nothing is flushed unless somebody waits for it.
-const LAZY: Bounds = Bounds { flush_ms: 3_600_000, ..Bounds::NODE };
+pub(super) const LAZY: Bounds = Bounds { flush_ms: 3_600_000, ..Bounds::NODE };
 /// A segment holds a handful of entries.
-const SMALL: Bounds = Bounds { segment_bytes: 1500, ..LAZY };
+pub(super) const SMALL: Bounds = Bounds { segment_bytes: 1500, ..LAZY };
 
 fn env() -> Env {
     Env::seeded(1, NOW_MS)
 }
 
-fn open(dir: &Path, bounds: Bounds) -> AuditLog {
+pub(super) fn open(dir: &Path, bounds: Bounds) -> AuditLog {
     AuditLog::open_with(dir, &mac_key(), &env(), bounds).unwrap()
 }
 
@@ -40,7 +41,7 @@ fn files(dir: &Path) -> PathBuf {
     dir.join("audit")
 }
 
-fn event(tenant: TenantId, request: usize) -> AuditEvent {
+pub(super) fn event(tenant: TenantId, request: usize) -> AuditEvent {
     let purpose = Purpose { request_id: format!("REQUEST-{request:04}").into(), ..purpose(tenant) };
     let access = Access::in_bucket(KeyUse::Read, ramp(0x20)).of_version(ramp(0x40));
     AuditEvent::of_permit(&purpose, tenant_key_id(), access, AuditOutcome::Done)
@@ -327,7 +328,56 @@ fn the_bound_on_bytes_removes_the_oldest() {
 }
 
 #[test]
-fn many_callers_lose_nothing_and_wait_for_room() {
+fn a_full_buffer_refuses_a_note_at_once_and_takes_it_later() {
+    let dir = dir();
+    let log = open(dir.path(), Bounds { buffer_bytes: 1000, ..LAZY });
+    let refused = (0..100).find(|request| log.note(event(ADA, *request)).is_err()).unwrap();
+    assert_eq!(log.note(event(ADA, refused)).unwrap_err().kind(), ErrorKind::Unavailable);
+    log.flush().unwrap();
+    log.note(event(ADA, refused)).unwrap();
+    assert_eq!(requests(&log, ADA), names(0..=refused));
+}
+
+#[test]
+fn a_read_passes_over_segments_of_others() {
+    let dir = dir();
+    let log = open(dir.path(), SMALL);
+    log.record(&[event(ADA, 0)]).unwrap();
+    (0..40).for_each(|request| log.record(&[event(BOB, request)]).unwrap());
+    log.record(&[event(ADA, 1)]).unwrap();
+    (0..40).for_each(|request| log.record(&[event(BOB, request)]).unwrap());
+    let numbers = segments(&files(dir.path())).unwrap();
+    assert!(numbers.len() > 8, "{numbers:?}");
+    let of_ada: Vec<_> =
+        numbers.iter().copied().filter(|number| holds_ada(&log, *number)).collect();
+    assert_eq!(of_ada.len(), 2, "{of_ada:?} of {numbers:?}");
+    // Whatever is read of the others would be found to be damaged.
+    for number in numbers.iter().filter(|number| !of_ada.contains(number)) {
+        let path = segment_path(&files(dir.path()), *number);
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        flip(&mut bytes, last * 8);
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert!(!log.verify().unwrap().is_sound());
+    assert_eq!(requests(&log, ADA), names(0..2));
+}
+
+/// Whether a segment has an entry of Ada's in it.
+fn holds_ada(log: &AuditLog, segment: u64) -> bool {
+    let (mut reader, checkpoint) =
+        SegmentReader::open(&log.dir, segment, None, &log.keys).unwrap().unwrap();
+    let (mut chain, mut holds) = (checkpoint.chain, false);
+    let mut look = |entry: &Entry<'_>, _| {
+        holds |= entry.subject.tenant == ADA;
+        Ok(())
+    };
+    while reader.next(&mut chain, &log.keys, &mut look).unwrap() == Step::Group {}
+    holds
+}
+
+#[test]
+fn many_callers_lose_nothing() {
     let dir = dir();
     let tight = Bounds { flush_bytes: 1000, buffer_bytes: 2000, ..LAZY };
     let log = Arc::new(open(dir.path(), tight));
@@ -342,7 +392,9 @@ fn many_callers_lose_nothing_and_wait_for_room() {
                     if request % 10 == 0 {
                         log.record(&[event(tenant, request)]).unwrap();
                     } else {
-                        log.note(event(tenant, request)).unwrap();
+                        while log.note(event(tenant, request)).is_err() {
+                            log.flush().unwrap();
+                        }
                     }
                 }
             })

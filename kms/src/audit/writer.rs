@@ -6,6 +6,7 @@
 //! Invariants
 //! - A group is flushed before anyone is told of it. Only the last one can be torn, and it was
 //!   never acknowledged, so it is dropped.
+//! - What a start appends to is on the disk: a group whose flush failed is written again first.
 //! - Damage does not stop the node and is never mended: the chain goes on in a new segment that
 //!   says so, above every number that may have been used, and each later check reports it.
 //! - Only whole segments are removed, the oldest first, and the head says so before they go.
@@ -13,6 +14,8 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,14 +44,16 @@ pub(super) struct Bounds {
     pub(super) flush_ms: u64,
     /// What is noted is flushed at once past this.
     pub(super) flush_bytes: usize,
-    /// Past this much that is not durable, callers wait.
+    /// Past this much that is not durable, a record waits and a note is refused.
     pub(super) buffer_bytes: usize,
 }
 
 impl Bounds {
     /// Of a node. 400 days are a year of access logs and a month to look at them; 16 GiB are
     /// 40 million entries, and a bound on what reads can do to the disk. 50 ms and 1 MiB keep the
-    /// flushes of a busy node at 20 a second.
+    /// flushes of a busy node at 20 a second; 4 MiB are 10,000 permits, more than a second of a
+    /// busy
+    /// node, so that only a disk that stalls refuses one.
     pub(super) const NODE: Self = Self {
         segment_bytes: 64 * 1024 * 1024,
         retention_days: 400,
@@ -98,6 +103,8 @@ struct Found {
     chain: Chain,
     segment: u64,
     start: u64,
+    /// Where the last group begins, and where it ends.
+    last: u64,
     end: u64,
     /// Bytes behind `end` that are not sound, and those of later segments.
     lost_bytes: u64,
@@ -119,14 +126,17 @@ impl Writer {
         let numbers = segments(dir)?;
         let head = Head::read(dir, keys)?;
         let mut found = look(dir, &numbers, keys)?;
-        found.compare(dir, head);
+        found.compare(head);
         let first_segment = numbers.first().copied().unwrap_or(found.segment + 1);
         let first_segment = head.map_or(first_segment, |head| head.first_segment);
         let head_file = open_or_create(&head_path(dir))?;
         let parts = (keys, env, bounds);
         let damage = found.damage.clone();
         let mut writer = if damage.is_none() && found.segment != 0 {
-            let file = private_file::open(&segment_path(dir, found.segment), true)?;
+            let path = segment_path(dir, found.segment);
+            let file = private_file::open(&path, true)?;
+            rewrite(&file, found.last..found.end)
+                .map_err(|error| io_error("write the last group again to", &path, error))?;
             Self::at(dir, parts, (file, head_file), found)
         } else {
             found.chain.skip(found.lost_bytes.div_ceil(ENTRY_BYTES_MIN as u64));
@@ -136,6 +146,9 @@ impl Writer {
         };
         writer.first_segment = first_segment;
         writer.write_head()?;
+        // Entries that are durable without a head look as if somebody had cut the log.
+        writer.close()?;
+        private_file::sync_parent(&head_path(dir))?;
         writer.retire_segments()?;
         Ok((writer, damage))
     }
@@ -175,7 +188,8 @@ impl Writer {
         let file = private_file::replace(&segment_path(dir, segment), &bytes)?;
         let start = bytes.len() as u64;
         let chain = checkpoint.chain;
-        let found = Found { chain, segment, start, end: start, lost_bytes: 0, damage: None };
+        let (last, end) = (start, start);
+        let found = Found { chain, segment, start, last, end, lost_bytes: 0, damage: None };
         Ok(Self::at(dir, (keys, env, bounds), (file, head_file), found))
     }
 
@@ -296,9 +310,11 @@ fn look(dir: &Path, numbers: &[u64], keys: &Arc<Keys>) -> Result<Found> {
         };
         let start = reader.offset();
         let mut chain = checkpoint.chain;
+        let mut last = start;
         let step = loop {
+            let offset = reader.offset();
             match reader.next(&mut chain, keys, &mut |_, _| Ok(()))? {
-                Step::Group => {}
+                Step::Group => last = offset,
                 other => break other,
             }
         };
@@ -315,14 +331,14 @@ fn look(dir: &Path, numbers: &[u64], keys: &Arc<Keys>) -> Result<Found> {
             let what = "a group of entries is damaged";
             damage = Some(AuditDamage { segment: *number, offset: end, what });
         }
-        return Ok(Found { chain, segment: *number, start, end, lost_bytes, damage });
+        return Ok(Found { chain, segment: *number, start, last, end, lost_bytes, damage });
     }
-    Ok(Found { chain: Chain::empty(), segment: 0, start: 0, end: 0, lost_bytes, damage })
+    Ok(Found { chain: Chain::empty(), segment: 0, start: 0, last: 0, end: 0, lost_bytes, damage })
 }
 
 impl Found {
     /// Holds what was found against how far the log once reached.
-    fn compare(&mut self, dir: &Path, head: Option<Head>) {
+    fn compare(&mut self, head: Option<Head>) {
         let Self { segment, end, .. } = *self;
         let is_new = self.chain == Chain::empty() && segment <= 1 && self.end == self.start;
         let mut harm = |what| {
@@ -333,14 +349,24 @@ impl Found {
                 harm("the log ends before it did: entries were cut off");
             }
             Some(_) => {}
-            // A crash at the very first start can leave a segment without a head.
-            None if is_new && !head_path(dir).exists() => {}
+            // A crash at the very first start can leave a segment without a head, or an empty one.
+            None if is_new => {}
             None => harm("the head is damaged or missing"),
         }
         let reached = head.map_or(0, |head| head.next_sequence);
         let lost = reached.saturating_sub(self.chain.next_sequence);
         self.lost_bytes = self.lost_bytes.max(lost.saturating_mul(ENTRY_BYTES_MIN as u64));
     }
+}
+
+/// Writes a group once more. If its flush failed, it reads from the page cache and is not on the
+/// disk, and no later flush would bring it there. No other group follows a failed flush.
+fn rewrite(file: &File, group: Range<u64>) -> io::Result<()> {
+    let bytes = usize::try_from(group.end - group.start).map_err(io::Error::other)?;
+    let mut held = vec![0; bytes];
+    file.read_exact_at(&mut held, group.start)?;
+    file.write_all_at(&held, group.start)?;
+    file.sync_data()
 }
 
 fn truncate(path: &Path, end: u64) -> Result<()> {

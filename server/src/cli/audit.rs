@@ -8,6 +8,8 @@
 //!   socket they are headers: the node gives no bodies there.
 //! - An export that has a gap says so and ends with exit code 1.
 
+mod verify;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,11 +65,14 @@ pub(super) enum Audit {
     /// Prints all events and verifies that none is missing.
     #[command(after_help = "Examples:\n  kluis audit export > audit.jsonl")]
     Export(Source),
+    /// Verifies the audit log of a data directory that no node has open.
+    Verify(verify::Verify),
 }
 
 impl Audit {
-    pub(super) async fn run(self) -> Outcome {
+    pub(super) async fn run(self, json: bool) -> Outcome {
         match self {
+            Self::Verify(verify) => verify.run(json).await,
             Self::Tail(source) => tail(source.open().await?, source.after).await,
             Self::Export(source) => export(source.open().await?, source.after.unwrap_or(0)).await,
         }
