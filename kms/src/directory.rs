@@ -32,11 +32,16 @@ use crate::types::{TenantId, context_digest};
 pub const ENTRY_NAME_BYTES_MAX: usize = 512;
 /// Longest value: a key policy has at most 32 KiB, 50 tags at most 20 KiB.
 pub const ENTRY_VALUE_BYTES_MAX: usize = 64 * 1024;
-/// Most names of a tenant, counters of the node itself apart: 1,000 keys with four each.
+/// Most names of a tenant, those that the node writes itself apart: 1,000 keys with four each.
 pub const ENTRIES_MAX: usize = 4096;
 /// Longest encoding.
 pub(crate) const DIRECTORY_RECORD_BYTES_MAX: usize =
     HEAD_BYTES + ENTRY_NAME_BYTES_MAX + NONCE_BYTES + ENTRY_VALUE_BYTES_MAX + TAG_BYTES;
+
+/// Bytes of the record of a name with a value of so many bytes.
+pub(crate) fn entry_bytes(name: &[u8], value_bytes: usize) -> u64 {
+    (HEAD_BYTES + name.len() + NONCE_BYTES + value_bytes + TAG_BYTES) as u64
+}
 
 const FORMAT: u8 = 0x01;
 const FLAG_VALUE: u8 = 0x01;
@@ -71,6 +76,16 @@ impl DirectoryRecord {
             sealed
         });
         Self { tenant, version, name: name.to_vec(), sealed }
+    }
+
+    /// Whether it says that the name is deleted.
+    pub(crate) const fn is_deletion(&self) -> bool {
+        self.sealed.is_none()
+    }
+
+    /// Bytes of the encoding.
+    pub(crate) fn encoded_bytes(&self) -> u64 {
+        (HEAD_BYTES + self.name.len() + self.sealed.as_ref().map_or(0, Vec::len)) as u64
     }
 
     /// The value; none if the name is deleted.
@@ -195,22 +210,35 @@ impl Directory {
         matching.filter_map(|(name, entry)| Some((name.clone(), entry.value.clone()?))).collect()
     }
 
-    /// Drops deleted names, and gives every living one for a new journal.
-    pub(crate) fn compact(
-        &mut self,
-        node_secret: &NodeSecret,
-        rng: &dyn Rng,
-    ) -> Vec<DirectoryRecord> {
+    /// Every living name of every tenant, with the length of its value.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (TenantId, &[u8], usize)> {
+        self.tenants.iter().flat_map(|(tenant, names)| {
+            names.iter().filter_map(|(name, entry)| {
+                Some((*tenant, name.as_slice(), entry.value.as_ref()?.len()))
+            })
+        })
+    }
+
+    /// Every living name, for a new journal. Deleted ones keep their place until that journal is
+    /// the one that counts: then call [`Self::forget_deleted`].
+    pub(crate) fn living(&self, node_secret: &NodeSecret, rng: &dyn Rng) -> Vec<DirectoryRecord> {
         let mut records = Vec::new();
-        for (tenant, names) in &mut self.tenants {
-            names.retain(|_, entry| entry.value.is_some());
-            records.extend(names.iter().map(|(name, entry)| {
+        for (tenant, names) in &self.tenants {
+            let living = names.iter().filter(|(_, entry)| entry.value.is_some());
+            records.extend(living.map(|(name, entry)| {
                 let place = (*tenant, name.as_slice(), entry.version);
                 DirectoryRecord::seal(node_secret, place, entry.value.as_deref(), rng)
             }));
         }
         records.sort_by(|left, right| (left.tenant, &left.name).cmp(&(right.tenant, &right.name)));
         records
+    }
+
+    /// Drops deleted names: the journal in use does not hold them.
+    pub(crate) fn forget_deleted(&mut self) {
+        for names in self.tenants.values_mut() {
+            names.retain(|_, entry| entry.value.is_some());
+        }
     }
 }
 

@@ -23,6 +23,12 @@ pub trait Clock: Send + Sync {
 
     /// Nanoseconds since an arbitrary point. Never steps backwards.
     fn monotonic_ns(&self) -> u64;
+
+    /// Whether somebody moves it by hand, so that its jumps are meant: in tests, and on a node that
+    /// is for trying things out.
+    fn is_by_hand(&self) -> bool {
+        false
+    }
 }
 
 /// A source of randomness fit for keys.
@@ -109,6 +115,10 @@ impl Clock for ShiftedClock {
     fn monotonic_ns(&self) -> u64 {
         SystemClock.monotonic_ns()
     }
+
+    fn is_by_hand(&self) -> bool {
+        true
+    }
 }
 
 /// The operating system's randomness: getrandom(2).
@@ -153,6 +163,10 @@ impl Clock for ManualClock {
 
     fn monotonic_ns(&self) -> u64 {
         self.monotonic_ns.load(Ordering::SeqCst)
+    }
+
+    fn is_by_hand(&self) -> bool {
+        true
     }
 }
 

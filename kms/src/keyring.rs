@@ -17,6 +17,7 @@
 //!   moved or taken out of the middle.
 //! - An entry that a crash cut short was never acknowledged and is dropped. Any other damage is an
 //!   error: a flipped bit in an acknowledged entry must not cost a tenant its key.
+//! - It never grows beyond what is read again, and what adds leaves a quarter of that to what ends.
 //! - After a failed write or flush nothing more is written; a restart reads what is really there.
 //!   Not detected: an older copy of the whole file (docs/KEYS.md, "What an operator can do").
 
@@ -41,6 +42,9 @@ use crate::wrap::{WRAPPED_KEY_COMMITTED_BYTES, WrappedKey};
 pub(crate) const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest journal that is read: a million tenant keys, with room for their history.
 const JOURNAL_BYTES_MAX: u64 = 1 << 30;
+/// The part of it, in quarters, that adding may fill. The rest is for switching off, for deleting
+/// and destroying, and for the counters of what leaves.
+const ADDING_QUARTERS: u64 = 3;
 /// Dead bytes below which compaction is not worth its writes.
 const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
 /// The unit in which disks lose writes.
@@ -57,6 +61,20 @@ const SEALED_BYTES_MAX: usize = 64 * 1024;
 const TYPE_KEY: u8 = 1;
 const TYPE_DIRECTORY: u8 = 2;
 
+/// Bytes of an entry beside its records.
+const ENTRY_OVERHEAD_BYTES: u64 = (ENTRY_HEADER_BYTES + MAC_BYTES) as u64;
+/// Bytes of a record in an entry beside its encoding: type and length.
+pub(crate) const RECORD_HEAD_BYTES: u64 = 5;
+
+/// What room of the journal a change may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Not the last quarter: it adds keys, materials or values.
+    Adding,
+    /// All of it: it ends or takes away something, or counts what cannot be taken back.
+    Ending,
+}
+
 /// What an entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JournalRecord {
@@ -65,13 +83,6 @@ pub(crate) enum JournalRecord {
 }
 
 impl JournalRecord {
-    const fn version(&self) -> u64 {
-        match self {
-            Self::Directory(record) => record.version,
-            Self::Key(record) => record.version,
-        }
-    }
-
     fn encode_to(&self, body: &mut Vec<u8>) {
         let mut encoded = Vec::new();
         let code = match self {
@@ -96,6 +107,13 @@ impl JournalRecord {
         self.encode_to(&mut body);
         body.len() as u64
     }
+}
+
+/// Bytes of a key's record in an entry.
+pub(crate) fn key_record_bytes(record: &KeyRecord) -> u64 {
+    let mut encoded = Vec::new();
+    record.encode_to(&mut encoded);
+    RECORD_HEAD_BYTES + encoded.len() as u64
 }
 
 impl From<KeyRecord> for JournalRecord {
@@ -212,6 +230,7 @@ pub(crate) struct Keyring {
     end: u64,
     /// Bytes of records that a later one replaced.
     dead_bytes: u64,
+    bytes_max: u64,
     is_fenced: bool,
 }
 
@@ -253,6 +272,7 @@ impl Keyring {
             tracing::warn!(dropped_bytes, "dropped a keyring entry that a crash cut short");
             keyring.truncate()?;
         }
+        keyring.rewrite(bytes.get(scan.last..scan.end).unwrap_or_default(), scan.last as u64)?;
         let (living, dead_bytes) = latest_records(scan.records)?;
         keyring.dead_bytes = dead_bytes;
         Ok((keyring, living))
@@ -261,12 +281,31 @@ impl Keyring {
     fn at(file: File, path: &Path, place: Place) -> Self {
         let end = JOURNAL_HEADER_BYTES as u64;
         let path = path.to_owned();
-        Self { file, path, place, next_sequence: 0, end, dead_bytes: 0, is_fenced: false }
+        let bytes_max = JOURNAL_BYTES_MAX;
+        Self {
+            file,
+            path,
+            place,
+            next_sequence: 0,
+            end,
+            dead_bytes: 0,
+            bytes_max,
+            is_fenced: false,
+        }
     }
 
     fn truncate(&mut self) -> Result<()> {
         let result = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
         result.map_err(|error| io_error("truncate", &self.path, error))
+    }
+
+    /// Writes the last entry once more. If its flush failed, it reads from the page cache and is
+    /// not on the disk, and no later flush would bring it there. None follows a failed flush.
+    fn rewrite(&self, entry: &[u8], offset: u64) -> Result<()> {
+        self.file
+            .write_all_at(entry, offset)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|error| io_error("write the last entry again to", &self.path, error))
     }
 
     /// Refuses after a failed write. Whoever writes a slot first asks this before: an entry whose
@@ -284,11 +323,38 @@ impl Keyring {
         self.is_fenced = true;
     }
 
-    /// Appends records as one entry and makes it durable. All of them or none.
+    /// Whether an entry with so many bytes of records fits.
+    pub(crate) const fn fits(&self, record_bytes: u64, room: Room) -> bool {
+        let limit = match room {
+            Room::Adding => self.bytes_max / 4 * ADDING_QUARTERS,
+            Room::Ending => self.bytes_max,
+        };
+        self.end.saturating_add(record_bytes).saturating_add(ENTRY_OVERHEAD_BYTES) <= limit
+    }
+
+    /// Whether compaction would make it shorter by more than it costs.
+    pub(crate) const fn can_shrink(&self) -> bool {
+        self.dead_bytes >= COMPACT_BYTES_MIN
+    }
+
+    /// Makes the journal full at another length.
+    #[cfg(test)]
+    pub(crate) const fn limit(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Appends records as one entry and makes it durable. All of them or none. `dead_bytes` of
+    /// records are dead then: what these take the place of, and what says that a name is deleted.
     ///
     /// # Errors
+    /// [`ErrorKind::Full`]: the journal would be longer than what is read again.
     /// [`ErrorKind::Unavailable`]: the write or the flush failed, now or earlier.
-    pub(crate) fn append(&mut self, records: &[JournalRecord], mac_key: &MacSecret) -> Result<()> {
+    pub(crate) fn append(
+        &mut self,
+        records: &[JournalRecord],
+        dead_bytes: u64,
+        mac_key: &MacSecret,
+    ) -> Result<()> {
         if self.is_fenced {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -297,6 +363,10 @@ impl Keyring {
             .with_advice("restart the node: the keyring takes no writes until then"));
         }
         let body = encode_body(records);
+        if !self.fits(body.len() as u64, Room::Ending) {
+            let during = format!("append {} bytes to a keyring that is full", body.len());
+            return Err(Error::new(ErrorKind::Full, during));
+        }
         let entry = self.place.encode_entry(mac_key, self.next_sequence, &body);
         // Set first and cleared last: whatever leaves this function early leaves the fence up.
         self.is_fenced = true;
@@ -307,8 +377,7 @@ impl Keyring {
         self.is_fenced = false;
         self.end += entry.len() as u64;
         self.next_sequence += 1;
-        let replaced = records.iter().filter(|record| record.version() > 1);
-        self.dead_bytes += replaced.map(JournalRecord::encoded_bytes).sum::<u64>();
+        self.dead_bytes += dead_bytes;
         Ok(())
     }
 
@@ -324,7 +393,9 @@ impl Keyring {
             Error::new(ErrorKind::Full, "compact the keyring for the 2^32nd time")
         })?;
         let place = Place { generation, ..self.place };
+        let bytes_max = self.bytes_max;
         *self = Self::write(&self.path, place, records, mac_key)?;
+        self.bytes_max = bytes_max;
         Ok(())
     }
 
@@ -417,11 +488,14 @@ fn read_header(
 struct Scan {
     records: Vec<JournalRecord>,
     next_sequence: u64,
+    /// Where the last entry begins, and where it ends.
+    last: usize,
     end: usize,
 }
 
 fn scan_entries(bytes: &[u8], place: Place, mac_key: &MacSecret) -> Result<Scan> {
-    let mut scan = Scan { records: Vec::new(), next_sequence: 0, end: JOURNAL_HEADER_BYTES };
+    let (last, end) = (JOURNAL_HEADER_BYTES, JOURNAL_HEADER_BYTES);
+    let mut scan = Scan { records: Vec::new(), next_sequence: 0, last, end };
     while let Some(rest) = bytes.get(scan.end..).filter(|rest| !rest.is_empty()) {
         let corrupt = |what: &str| {
             let during = format!("read keyring entry {}: {what}", scan.next_sequence);
@@ -432,6 +506,7 @@ fn scan_entries(bytes: &[u8], place: Place, mac_key: &MacSecret) -> Result<Scan>
             Some(entry) if entry.sequence == scan.next_sequence => {
                 scan.records.extend(decode_body(entry.body)?);
                 scan.next_sequence += 1;
+                scan.last = scan.end;
                 scan.end += entry.bytes;
             }
             Some(_) => return Err(corrupt("an entry before it is missing")),
@@ -505,6 +580,9 @@ fn latest_records(records: Vec<JournalRecord>) -> Result<(Living, u64)> {
         match record {
             JournalRecord::Directory(record) => {
                 let next = living.directory.len();
+                let is_deletion = record.is_deletion();
+                let bytes = RECORD_HEAD_BYTES + record.encoded_bytes();
+                dead_bytes += if is_deletion { bytes } else { 0 };
                 let place =
                     *name_places.entry((record.tenant, record.name.clone())).or_insert(next);
                 let Some(held) = living.directory.get_mut(place) else {
@@ -518,7 +596,9 @@ fn latest_records(records: Vec<JournalRecord>) -> Result<(Living, u64)> {
                     ));
                 }
                 let old = std::mem::replace(held, record);
-                dead_bytes += JournalRecord::Directory(old).encoded_bytes();
+                if !old.is_deletion() {
+                    dead_bytes += RECORD_HEAD_BYTES + old.encoded_bytes();
+                }
             }
             JournalRecord::Key(record) => {
                 let place = *key_places.entry(record.id).or_insert(living.keys.len());

@@ -18,6 +18,7 @@ mod aead;
 mod api_ciphertext;
 mod audit;
 mod bucket_key;
+mod calendar;
 mod derive;
 mod directory;
 mod error;
@@ -42,10 +43,11 @@ mod wrap;
 pub use aead::TAG_BYTES;
 pub use api_ciphertext::{API_OVERHEAD_BYTES, API_PLAINTEXT_BYTES_MAX, ApiCiphertext};
 pub use audit::{
-    AuditDamage, AuditEvent, AuditHeader, AuditLog, AuditOperation, AuditOutcome, AuditRecord,
-    AuditSink, AuditVerdict, DiscardAudit,
+    AuditDamage, AuditEvent, AuditFiles, AuditHeader, AuditLog, AuditOperation, AuditOutcome,
+    AuditRecord, AuditSink, AuditVerdict, DiscardAudit, audit_files_at_rest,
 };
 pub use bucket_key::{BucketKey, BucketKeyPurpose, BucketKeyScope};
+pub use calendar::Civil;
 pub use derive::{CHUNK_SHIFT, CHUNK_SHIFTS, ContentScope, MANIFEST_BYTES_MAX, SUITE};
 pub use directory::{ENTRIES_MAX, ENTRY_NAME_BYTES_MAX, ENTRY_VALUE_BYTES_MAX};
 pub use env::{
@@ -61,7 +63,8 @@ pub use import::{IMPORT_VALIDITY_MS, ImportAlgorithm, ImportParameters};
 pub use lifecycle::{DELETION_DAYS, KeyEvent, KeyState, ROTATION_DAYS};
 pub use manager::{
     API_DATA_KEY_BYTES_MAX, CREDENTIAL_BYTES_MAX, CloseListener, ErasureEvidence, ImportRequest,
-    Kms, MaterialInfo, MaterialState, TenantKeyInfo, WrapGuard,
+    Kms, MaterialInfo, MaterialState, TENANT_KEYS_MAX, TenantKeyInfo, WrapGuard,
+    with_key_files_at_rest,
 };
 pub use mem::{
     ARENA_BLOCK_BYTES, ARENA_SLOTS_MAX, ArenaUsage, KeyRef, MemoryKind, SECRET_BYTES, arena_usage,
@@ -74,7 +77,7 @@ pub use store::{
     GuardLimits, Guarded, KeyStore, MemoryKeys, MemoryStore, Mood, PASSPHRASE_BYTES_MAX,
     PASSPHRASE_BYTES_MIN, PassphraseStore, Pkcs11Settings, Pkcs11Store, RemoteKeyStore,
     RemoteStores, RootInStore, SEALED_ROOT_BYTES, STORE_BLOB_BYTES_MAX, STORE_KEY_BYTES_MAX,
-    StoreBlob, StoreTenants, TransitSettings, TransitStore, XksSettings, XksStore,
+    StoreBlob, StoreStats, StoreTenants, TransitSettings, TransitStore, XksSettings, XksStore,
 };
 pub use stream::{ChunkPosition, STREAM_CHUNKS_MAX, StreamKey};
 pub use types::{

@@ -33,30 +33,39 @@ use crate::store::{CACHE_TTL_DEFAULT, Capabilities, KeyStore, OuterSecret, Remot
 use crate::types::{TenantId, TenantKeyId};
 
 mod api_crypto;
+mod audit_check;
 mod audited;
 mod bucket_keys;
 mod deletion;
 mod destruction;
 mod entries;
+mod export;
 mod fence;
 mod imports;
 mod info;
+mod journal;
 mod node;
+mod quota;
 mod remote_keys;
 mod reseal;
 mod schedule;
+mod settled;
 mod tenant_keys;
 mod vault;
 
 pub use api_crypto::API_DATA_KEY_BYTES_MAX;
 pub use destruction::ErasureEvidence;
+pub use export::with_key_files_at_rest;
 pub use fence::WrapGuard;
 pub use imports::ImportRequest;
 pub use info::{MaterialInfo, MaterialState, TenantKeyInfo};
 pub use node::CREDENTIAL_BYTES_MAX;
+pub use quota::TENANT_KEYS_MAX;
 
 use api_crypto::ApiCount;
 use fence::WrapFence;
+use quota::Quotas;
+use settled::Settled;
 use vault::{Vault, root_context, unwrap_node_secret, wrap_node_secret};
 
 /// The directory under the node's data directory that holds everything of this package.
@@ -136,15 +145,17 @@ struct Writer {
     next_slot: u32,
     /// Slots below `next_slot` that no material has.
     free_slots: Vec<u32>,
+    quotas: Quotas,
 }
 
 impl Writer {
-    fn new(keyring: Keyring, records: &[KeyRecord]) -> Self {
+    fn new(keyring: Keyring, records: &[KeyRecord], directory: &Directory) -> Self {
         let materials = records.iter().flat_map(|record| &record.materials);
         let used: HashSet<u32> = materials.filter_map(|material| material.slot).collect();
         let next_slot = used.iter().max().map_or(0, |slot| slot + 1);
         let free_slots = (0..next_slot).filter(|slot| !used.contains(slot)).collect();
-        Self { keyring, next_slot, free_slots }
+        let quotas = Quotas::count(records, directory);
+        Self { keyring, next_slot, free_slots, quotas }
     }
 
     /// A slot that nothing is in. It is given out once, also if it is not used then.
@@ -168,6 +179,7 @@ pub struct Kms {
     /// Seals the root key of the next epoch.
     store: Arc<dyn KeyStore>,
     env: Env,
+    settled: Settled,
     remote: Arc<RemoteStores>,
     listeners: RwLock<Vec<CloseListener>>,
     audit: Arc<dyn AuditSink>,
@@ -203,32 +215,34 @@ impl Paths {
     }
 
     /// Whether a journal of an epoch later than the first is there.
-    fn has_later_epoch(&self) -> bool {
+    fn has_later_epoch(&self) -> Result<bool> {
         let first = self.keyring(FIRST_EPOCH);
-        self.epoch_files().into_iter().any(|path| {
+        Ok(self.epoch_files()?.into_iter().any(|path| {
             let is_journal = path.file_stem().is_some_and(|stem| stem == KEYRING_FILE);
             is_journal && path != first
-        })
+        }))
     }
 
-    /// Journals and slot files, of every epoch.
-    fn epoch_files(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.keys).into_iter().flatten().flatten();
-        let paths = entries.map(|entry| entry.path());
+    /// Journals and slot files, of every epoch. A proof of erasure rests on seeing all of them.
+    fn epoch_files(&self) -> Result<Vec<PathBuf>> {
+        let listed = std::fs::read_dir(&self.keys)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        let paths: Vec<PathBuf> =
+            listed.map_err(|error| private_file::io_error("list", &self.keys, error))?;
         let is_epoch_file = |path: &PathBuf| {
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             let epoch = path.extension().and_then(|extension| extension.to_str());
             stem.is_some_and(|stem| [KEYRING_FILE, SLOTS_FILE].contains(&stem))
                 && epoch.is_some_and(|epoch| epoch.parse::<u32>().is_ok())
         };
-        paths.filter(is_epoch_file).collect()
+        Ok(paths.into_iter().filter(is_epoch_file).collect())
     }
 
     /// Removes what other epochs left: an unfinished next one, or the last one, superseded.
     fn remove_other_epochs(&self, epoch: u32) -> Result<()> {
         let kept = [self.keyring(epoch), self.slots(epoch)];
         let mut removed = false;
-        for path in self.epoch_files().into_iter().filter(|path| !kept.contains(path)) {
+        for path in self.epoch_files()?.into_iter().filter(|path| !kept.contains(path)) {
             std::fs::remove_file(&path)
                 .map_err(|error| private_file::io_error("remove", &path, error))?;
             removed = true;
@@ -257,7 +271,7 @@ impl Kms {
             return Err(Error::new(ErrorKind::Conflict, during)
                 .with_advice("there is one already: open it, or choose another directory"));
         }
-        if paths.has_later_epoch() {
+        if paths.has_later_epoch()? {
             return Err(Error::new(ErrorKind::Conflict, format!("make a keyring in {paths:?}"))
                 .with_advice("it holds keys: restore root.sealed from its backup instead"));
         }
@@ -276,12 +290,13 @@ impl Kms {
         Ok(Self {
             index: RwLock::default(),
             directory: RwLock::default(),
-            writer: Mutex::new(Writer::new(keyring, &[])),
+            writer: Mutex::new(Writer::new(keyring, &[], &Directory::default())),
             vault: RwLock::new(Vault { root_key, epoch, keyring_id, slots }),
             node_secret,
             mac_key,
             store: store.share()?,
             remote: Arc::new(RemoteStores::new(CACHE_TTL_DEFAULT, env.clone())),
+            settled: Settled::begin(&paths.keys, keyring_id, &*env.clock),
             env,
             listeners: RwLock::default(),
             audit: Arc::clone(&audit_log) as _,
@@ -317,8 +332,11 @@ impl Kms {
         let (keyring, living) = Keyring::open(&paths.keyring(epoch), identity, &mac_key)?;
         let slots = SlotFile::open(&paths.slots(epoch), keyring_id, &mac_key)?;
         paths.remove_other_epochs(epoch)?;
-        let writer = Writer::new(keyring, &living.keys);
         let directory = Directory::load(&living.directory, &node_secret)?;
+        let writer = Writer::new(keyring, &living.keys, &directory);
+        let changed_ms = living.keys.iter().map(|record| record.changed_ms).max().unwrap_or(0);
+        let at = (paths.keys.as_path(), keyring_id);
+        let settled = Settled::open(at, changed_ms, &*env.clock, &mac_key);
         let audit_log = Arc::new(AuditLog::open(dir, &mac_key, &env)?);
         let mut index = Index::default();
         for record in living.keys {
@@ -333,6 +351,7 @@ impl Kms {
             mac_key,
             store: store.share()?,
             remote: Arc::new(RemoteStores::new(CACHE_TTL_DEFAULT, env.clone())),
+            settled,
             env,
             listeners: RwLock::default(),
             audit: Arc::clone(&audit_log) as _,
@@ -415,8 +434,10 @@ impl Kms {
     /// Material that is past its time is not used, also before [`Self::run_due`] has erased it.
     fn check_expiry(&self, entry: &KeyEntry) -> Result<()> {
         let record = read(&entry.record);
-        let expires_ms = record.first_expiry_ms().unwrap_or(u64::MAX);
-        if expires_ms <= self.env.clock.now_ms() {
+        let Some(expires_ms) = record.first_expiry_ms() else {
+            return Ok(());
+        };
+        if expires_ms <= self.settled.latest_ms(&*self.env.clock) {
             let during = format!("use tenant key {}, whose material has expired", record.id);
             return Err(Error::new(ErrorKind::KeyUnusable, during));
         }

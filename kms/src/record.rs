@@ -11,6 +11,7 @@
 //!      then, of a key being destroyed:    4  old epoch    4  new epoch    4  materials
 //!                       4  canaries refused    8  erased, ms
 //!                       2  count of canaries, each  4  material   136  ciphertext (kind 6)
+//!                                                136  the material's wrap as the destruction began
 //!      2  count of materials, then each:
 //!      4  number (from 1)    1  role    1  flags (1 made by schedule, 2 slot, 4 wrap)
 //!      8  created, ms        8  expires, ms (0: never)    32  material id
@@ -39,8 +40,11 @@ pub const STORE_NAME_BYTES_MAX: usize = 1024;
 /// Longest encoding.
 pub(crate) const RECORD_BYTES_MAX: usize = 79
     + 2 * (2 + STORE_NAME_BYTES_MAX)
-    + (26 + MATERIALS_MAX * (4 + CANARY_BYTES))
-    + (2 + MATERIALS_MAX * (60 + DESCRIPTION_BYTES_MAX + WRAPPED_KEY_COMMITTED_BYTES));
+    + (26 + MATERIALS_MAX * (4 + CANARY_BYTES + WRAPPED_KEY_COMMITTED_BYTES))
+    + (2 + MATERIALS_MAX * MATERIAL_BYTES_MAX);
+/// Longest encoding of one material.
+pub(crate) const MATERIAL_BYTES_MAX: usize =
+    60 + DESCRIPTION_BYTES_MAX + WRAPPED_KEY_COMMITTED_BYTES;
 
 const FORMAT: u8 = 0x01;
 const FLAG_DEFAULT: u8 = 0x01;
@@ -154,8 +158,17 @@ pub(crate) struct Destruction {
     pub(crate) materials: u32,
     pub(crate) refused: u32,
     pub(crate) erased_ms: u64,
-    /// One ciphertext per material, made and opened when the destruction began.
-    pub(crate) canaries: Vec<ApiCiphertext>,
+    /// One for each material, until the key is buried.
+    pub(crate) canaries: Vec<Canary>,
+}
+
+/// What must not open any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Canary {
+    /// Made under the material, and opened, when the destruction began.
+    pub(crate) ciphertext: ApiCiphertext,
+    /// The material's wrap at that time: it is tried again after the wrap is gone from its place.
+    pub(crate) wrapped: WrappedKey,
 }
 
 /// A tenant key at rest.
@@ -311,8 +324,8 @@ impl KeyRecord {
                 self.origin == KeyOrigin::Local && ROTATION_DAYS.contains(&days)
             })
             && self.destruction.as_ref().is_none_or(|destruction| {
-                destruction.canaries.iter().all(|canary| canary.tenant_key() == self.id)
-                    && destruction.canaries.is_sorted_by_key(ApiCiphertext::material)
+                destruction.canaries.iter().all(|canary| canary.ciphertext.tenant_key() == self.id)
+                    && destruction.canaries.is_sorted_by_key(|canary| canary.ciphertext.material())
             })
     }
 }
@@ -325,8 +338,9 @@ impl Destruction {
         bytes.extend_from_slice(&self.erased_ms.to_be_bytes());
         put_count(bytes, self.canaries.len());
         for canary in &self.canaries {
-            bytes.extend_from_slice(&canary.material().to_be_bytes());
-            bytes.extend_from_slice(canary.as_bytes());
+            bytes.extend_from_slice(&canary.ciphertext.material().to_be_bytes());
+            bytes.extend_from_slice(canary.ciphertext.as_bytes());
+            bytes.extend_from_slice(canary.wrapped.as_bytes());
         }
     }
 }
@@ -340,11 +354,13 @@ fn take_destruction(rest: &mut &[u8], step: DestructionStep) -> Option<Destructi
     for _ in 0..count {
         let material = take_u32(rest)?;
         let bytes: [u8; CANARY_BYTES] = take(rest)?;
-        let canary = ApiCiphertext::parse(&bytes).ok()?;
-        if canary.material() != material {
+        let ciphertext = ApiCiphertext::parse(&bytes).ok()?;
+        let bytes: [u8; WRAPPED_KEY_COMMITTED_BYTES] = take(rest)?;
+        let wrapped = WrappedKey::parse(&bytes).ok()?;
+        if ciphertext.material() != material || wrapped.kind() != WrapKind::TenantKey {
             return None;
         }
-        canaries.push(canary);
+        canaries.push(Canary { ciphertext, wrapped });
     }
     Some(Destruction { step, epochs, materials, refused, erased_ms, canaries })
 }

@@ -16,6 +16,8 @@
 //!   See docs/KEYS.md, "Erasable slots".
 
 use std::fs::File;
+use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::derive::mac;
 use crate::error::{Error, ErrorKind, Result};
 use crate::private_file::{self, io_error};
+use crate::record::take;
 use crate::secret::{MacSecret, SlotSecret, copy_of};
 use crate::types::TenantKeyId;
 
@@ -127,9 +130,14 @@ impl SlotFile {
     pub(crate) fn read(&self, name: &SlotName, mac_key: &MacSecret) -> Result<SlotSecret> {
         let during = || format!("read slot {}", name.index);
         let mut used = Zeroizing::new([0; USED_BYTES]);
-        self.file
-            .read_exact_at(used.as_mut_slice(), slot_offset(name.index)?)
-            .map_err(|error| Error::new(ErrorKind::Corrupt, during()).with_source(error))?;
+        self.file.read_exact_at(used.as_mut_slice(), slot_offset(name.index)?).map_err(
+            |error| {
+                // A disk that fails is not a slot that is damaged.
+                let is_missing = error.kind() == io::ErrorKind::UnexpectedEof;
+                let kind = if is_missing { ErrorKind::Corrupt } else { ErrorKind::Unavailable };
+                Error::new(kind, during()).with_source(error)
+            },
+        )?;
         if used.iter().all(|byte| *byte == 0) {
             return Err(Error::new(ErrorKind::KeyDestroyed, during()));
         }
@@ -143,10 +151,35 @@ impl SlotFile {
         SlotSecret::fill_with(copy_of(secret))
     }
 
-    /// Overwrites a slot and makes that durable.
+    /// Which key and material a slot says that it is of; none if it is erased or was never written.
+    pub(crate) fn holder(&self, index: u32) -> Result<Option<(TenantKeyId, u32)>> {
+        let mut head = [0; HEAD_BYTES];
+        match self.file.read_exact_at(&mut head, slot_offset(index)?) {
+            Ok(()) if head.iter().all(|byte| *byte == 0) => Ok(None),
+            Ok(()) => {
+                let mut rest = head.get(8..).unwrap_or_default();
+                let id = take(&mut rest).map(TenantKeyId::from_bytes);
+                Ok(id.zip(take(&mut rest).map(u32::from_be_bytes)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(io_error("read a slot of", &self.path, error)),
+        }
+    }
+
+    /// Overwrites a slot and makes that durable. What is read of it then comes from the disk, as
+    /// far as the kernel heeds advice, and not from its cache.
     pub(crate) fn erase(&self, index: u32) -> Result<()> {
         self.write_block(index, &Zeroizing::new([0; SLOT_BYTES]))?;
-        self.sync()
+        self.sync()?;
+        let length = NonZeroU64::new(SLOT_BYTES as u64);
+        rustix::fs::fadvise(&self.file, slot_offset(index)?, length, rustix::fs::Advice::DontNeed)
+            .map_err(|error| io_error("drop from the cache a slot of", &self.path, error.into()))
+    }
+
+    /// Works on another file handle, such as one that cannot be written.
+    #[cfg(test)]
+    pub(crate) fn swap_file(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
     }
 
     fn write_block(&self, index: u32, block: &Block) -> Result<()> {

@@ -39,7 +39,7 @@ impl Journal {
         let mut keyring = Keyring::create(&path, IDENTITY, &mac_key()).unwrap();
         let mut ends = vec![JOURNAL_HEADER_BYTES];
         for key in 0..keys {
-            keyring.append(&[record_of(key, 1)], &mac_key()).unwrap();
+            keyring.append(&[record_of(key, 1)], 0, &mac_key()).unwrap();
             ends.push(usize::try_from(keyring.end).unwrap());
         }
         Self { dir, ends }
@@ -98,7 +98,7 @@ fn the_journal_goes_on_after_a_torn_tail() {
     let whole = journal.bytes();
     journal.set(&whole[..whole.len() - 7]);
     let (mut keyring, _) = journal.open().unwrap();
-    keyring.append(&[record_of(2, 1), record_of(3, 1)], &mac_key()).unwrap();
+    keyring.append(&[record_of(2, 1), record_of(3, 1)], 0, &mac_key()).unwrap();
     drop(keyring);
     journal.check_keys(4);
 }
@@ -110,7 +110,7 @@ fn sectors_that_were_never_written_are_a_torn_tail() {
     let (mut keyring, _) = journal.open().unwrap();
     let start = usize::try_from(keyring.end).unwrap();
     let batch: Vec<_> = (2..20).map(|key| record_of(key, 1)).collect();
-    keyring.append(&batch, &mac_key()).unwrap();
+    keyring.append(&batch, 0, &mac_key()).unwrap();
     drop(keyring);
     let whole = journal.bytes();
     let first_sector = start.div_ceil(SECTOR_BYTES);
@@ -195,7 +195,7 @@ fn the_last_record_of_a_key_counts() {
     let journal = Journal::of(2);
     let (mut keyring, _) = journal.open().unwrap();
     let changed = JournalRecord::Key(KeyRecord { state: KeyState::Disabled, ..key_record(0, 2) });
-    keyring.append(std::slice::from_ref(&changed), &mac_key()).unwrap();
+    keyring.append(std::slice::from_ref(&changed), 0, &mac_key()).unwrap();
     drop(keyring);
     let (keyring, records) = journal.open().unwrap();
     assert_eq!(records, [changed, record_of(1, 1)]);
@@ -206,7 +206,7 @@ fn the_last_record_of_a_key_counts() {
 fn a_gap_in_a_keys_history_is_damage() {
     let journal = Journal::of(1);
     let (mut keyring, _) = journal.open().unwrap();
-    keyring.append(&[record_of(0, 3)], &mac_key()).unwrap();
+    keyring.append(&[record_of(0, 3)], 0, &mac_key()).unwrap();
     drop(keyring);
     journal.check_corrupt();
 }
@@ -218,7 +218,7 @@ fn a_crash_during_compaction_leaves_the_old_journal() {
     let (mut keyring, records) = journal.open().unwrap();
     assert_eq!(records.len(), 2);
     keyring.compact(&records, &mac_key()).unwrap();
-    keyring.append(&[record_of(2, 1)], &mac_key()).unwrap();
+    keyring.append(&[record_of(2, 1)], 0, &mac_key()).unwrap();
     drop(keyring);
     journal.check_keys(3);
 }
@@ -231,7 +231,7 @@ fn compaction_is_wanted_when_more_is_dead_than_alive() {
     let long = |version| JournalRecord::Key(KeyRecord { version, ..record(256) });
     let mut version = 2;
     while !keyring.wants_compaction() {
-        keyring.append(&[long(version)], &mac_key()).unwrap();
+        keyring.append(&[long(version)], long(version - 1).encoded_bytes(), &mac_key()).unwrap();
         version += 1;
     }
     assert!(keyring.end > COMPACT_BYTES_MIN);
@@ -245,10 +245,10 @@ fn a_failed_write_fences_the_keyring() {
     let journal = Journal::of(1);
     let (mut keyring, _) = journal.open().unwrap();
     let writable = std::mem::replace(&mut keyring.file, File::open(journal.path()).unwrap());
-    let error = keyring.append(&[record_of(1, 1)], &mac_key()).unwrap_err();
+    let error = keyring.append(&[record_of(1, 1)], 0, &mac_key()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     keyring.file = writable;
-    let error = keyring.append(&[record_of(1, 1)], &mac_key()).unwrap_err();
+    let error = keyring.append(&[record_of(1, 1)], 0, &mac_key()).unwrap_err();
     assert!(error.advice().is_some_and(|advice| advice.contains("restart")));
     drop(keyring);
     journal.check_keys(1);

@@ -13,6 +13,7 @@ use super::{KeyEntry, Kms, lock, read};
 use crate::api_ciphertext::{API_PLAINTEXT_BYTES_MAX, ApiCiphertext, api_context};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::UnwrapPermit;
+use crate::keyring::Room;
 use crate::types::{EncryptionContext, TenantId, TenantKeyId};
 
 /// Ciphertexts counted with one flush of the journal.
@@ -147,7 +148,7 @@ impl Kms {
         if count.used == count.reserved {
             let reserved = count.reserved + COUNT_STEP;
             let value = Some(reserved.to_be_bytes().to_vec());
-            self.write_entries(tenant, vec![(count_name(id, number), value)], None)?;
+            self.write_entries(tenant, vec![(count_name(id, number), value)], Room::Ending)?;
             count.reserved = reserved;
         }
         count.used += 1;

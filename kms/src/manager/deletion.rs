@@ -25,7 +25,7 @@ impl Kms {
         if !DELETION_DAYS.contains(&days) {
             return Err(Error::new(ErrorKind::Misuse, format!("delete a key in {days} days")));
         }
-        let deletion_ms = self.env.clock.now_ms() + u64::from(days) * DAY_MS;
+        let deletion_ms = self.settled.latest_ms(&*self.env.clock) + u64::from(days) * DAY_MS;
         let step = (AuditOperation::ScheduleDeletion, KeyEvent::ScheduleDeletion);
         self.switch_off(who, id, step, |changed| changed.deletion_ms = Some(deletion_ms))?;
         Ok(deletion_ms)

@@ -11,6 +11,8 @@
 //! Invariants
 //! - Every step is repeatable, and each begins from what the record says.
 //! - Nothing is erased before `begun` is durable; nothing is called proven that was not tried.
+//! - A canary counts as refused only if what it needs is erased: a disk that fails proves nothing.
+//! - Keys that are due together are erased together, with one epoch of the root key.
 
 use super::audited::node_event;
 use super::{KeyEntry, Kms, lock, read};
@@ -20,7 +22,7 @@ use crate::env::random_array;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::{GateClosed, Purpose};
 use crate::lifecycle::{KeyEvent, KeyState};
-use crate::record::{Destruction, DestructionStep, KeyRecord, MaterialRole};
+use crate::record::{Canary, Destruction, DestructionStep, KeyRecord, MaterialRole};
 use crate::store::ErasureAssurance;
 use crate::types::{EncryptionContext, TenantId, TenantKeyId};
 
@@ -42,8 +44,10 @@ pub struct ErasureEvidence {
 
 impl Kms {
     /// Keys whose waiting period is over, and those whose destruction a crash interrupted.
+    ///
+    /// Due by settled time: a clock that jumps makes nothing due before it has been stable.
     pub fn due_destructions(&self) -> Vec<(TenantId, TenantKeyId)> {
-        let now_ms = self.env.clock.now_ms();
+        let now_ms = self.settled.now_ms(&*self.env.clock);
         let mut due = Vec::new();
         for entry in self.entries() {
             let record = read(&entry.record);
@@ -55,6 +59,16 @@ impl Kms {
         }
         due.sort_unstable();
         due
+    }
+
+    /// Begins what is due, so that one epoch of the root key serves all of it. A key that fails is
+    /// logged and keeps no other from its turn.
+    pub(super) fn begin_due_destructions(&self) {
+        for (tenant, id) in self.due_destructions() {
+            if let Err(error) = self.begin_destruction(tenant, id) {
+                tracing::error!(%tenant, tenant_key = %id, %error, "could not begin to destroy");
+            }
+        }
     }
 
     /// The point of no return: from here a deletion cannot be called off. Repeatable.
@@ -70,7 +84,7 @@ impl Kms {
         if record.state == KeyState::Destroyed || record.destruction.is_some() {
             return Ok(());
         }
-        let now_ms = self.env.clock.now_ms();
+        let now_ms = self.settled.now_ms(&*self.env.clock);
         if record.deletion_ms.is_none_or(|deletion_ms| deletion_ms > now_ms) {
             let during = format!("destroy tenant key {id}, which is not due");
             return Err(Error::new(ErrorKind::Conflict, during));
@@ -93,12 +107,13 @@ impl Kms {
     }
 
     /// A ciphertext under every material that can be opened, tried.
-    fn make_canaries(&self, record: &KeyRecord) -> Result<Vec<ApiCiphertext>> {
+    fn make_canaries(&self, record: &KeyRecord) -> Result<Vec<Canary>> {
         let vault = read(&self.vault);
         let rng = &*self.env.rng;
         let digest = api_context(record.tenant, &EncryptionContext::new());
         let mut canaries = Vec::new();
-        for held in record.materials.iter().filter(|held| held.wrapped.is_some()) {
+        for held in &record.materials {
+            let Some(wrapped) = held.wrapped.clone() else { continue };
             let material = match vault.open(record, held, &self.mac_key) {
                 Ok(material) => material,
                 // Nobody can open it any more, so there is nothing to prove of it.
@@ -112,12 +127,12 @@ impl Kms {
             };
             let plain: [u8; 32] = random_array(rng);
             let name = (record.id, held.number);
-            let canary = ApiCiphertext::seal(&material.borrow(), name, &digest, (&plain, rng));
-            let opened = canary.open(&material.borrow(), &digest);
+            let ciphertext = ApiCiphertext::seal(&material.borrow(), name, &digest, (&plain, rng));
+            let opened = ciphertext.open(&material.borrow(), &digest);
             if opened.is_none_or(|opened| opened.as_slice() != plain) {
                 return Err(Error::new(ErrorKind::Corrupt, "open a canary that was just made"));
             }
-            canaries.push(canary);
+            canaries.push(Canary { ciphertext, wrapped });
         }
         Ok(canaries)
     }
@@ -126,8 +141,7 @@ impl Kms {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`]: the destruction has not begun.
-    /// [`ErrorKind::Corrupt`]: a canary still opens, or a material of another key is damaged, so
-    /// that it cannot be taken along to the next root epoch: repair that one first.
+    /// [`ErrorKind::Corrupt`]: a canary still opens, or why it does not open cannot be told.
     /// [`ErrorKind::Unavailable`]: a disk or the key store failed; repeat it.
     pub fn erase_materials(&self, tenant: TenantId, id: TenantKeyId) -> Result<ErasureEvidence> {
         let entry = self.entry(tenant, id)?;
@@ -141,7 +155,17 @@ impl Kms {
             let event = node_event(tenant, Some(id), AuditOperation::Reseal);
             self.audited_events(vec![event], || {
                 self.erase_slots(&entry)?;
-                self.reseal(id)
+                // One epoch serves all that are as far as this one.
+                let mut dying = vec![id];
+                for other in self.entries().iter().filter(|other| is_begun(other)) {
+                    let other_id = read(&other.record).id;
+                    match self.erase_slots(other) {
+                        Ok(()) => dying.push(other_id),
+                        Err(error) => tracing::warn!(tenant_key = %other_id, %error,
+                            "could not erase a key beside another one; it has its turn"),
+                    }
+                }
+                self.reseal(&dying)
             })?;
         }
         if step < DestructionStep::Proven {
@@ -174,31 +198,45 @@ impl Kms {
         self.refuse_canaries(entry).map(drop)
     }
 
-    /// Counts the canaries that do not open.
+    /// Counts the canaries that do not open, because what they need is erased and for no other
+    /// reason. Their wraps are tried with the slots as the disk gives them back, or once the epoch
+    /// is over, with all that is left of it.
     fn refuse_canaries(&self, entry: &KeyEntry) -> Result<u32> {
         let vault = read(&self.vault);
         let record = entry.record();
         let digest = api_context(record.tenant, &EncryptionContext::new());
         let mut refused = 0;
         for canary in record.destruction.iter().flat_map(|destruction| &destruction.canaries) {
-            let held = record.materials.iter().find(|held| held.number == canary.material());
-            let opened = held.and_then(|held| {
-                let material = vault.open(&record, held, &self.mac_key).ok()?;
-                canary.open(&material.borrow(), &digest)
-            });
-            if opened.is_some() {
-                let during = format!("erase tenant key {}: a canary still opens", record.id);
-                return Err(Error::new(ErrorKind::Corrupt, during));
+            let number = canary.ciphertext.material();
+            let held = record.materials.iter().find(|held| held.number == number);
+            let opened = match held.filter(|held| held.wrapped.is_some()) {
+                Some(held) => vault.open(&record, held, &self.mac_key),
+                None => vault.open_erased(&record, &canary.wrapped),
+            };
+            let during = |what: &str| format!("erase material {number} of {}: {what}", record.id);
+            match opened {
+                Err(error) if error.kind() == ErrorKind::KeyDestroyed => refused += 1,
+                Err(error) => {
+                    let during = during("whether it is gone cannot be told");
+                    return Err(Error::new(error.kind(), during).with_source(error));
+                }
+                Ok(material) => {
+                    let opens = canary.ciphertext.open(&material.borrow(), &digest).is_some();
+                    let what = if opens { "a canary still opens" } else { "its wrap still opens" };
+                    return Err(Error::new(ErrorKind::Corrupt, during(what)));
+                }
             }
-            refused += 1;
         }
         Ok(refused)
     }
 
     /// Removes what is left of the old epoch, tries the canaries once more, and records that.
     fn prove(&self, entry: &KeyEntry) -> Result<()> {
-        let epoch = read(&self.vault).epoch;
-        self.paths.remove_other_epochs(epoch)?;
+        {
+            let _writer = lock(&self.writer);
+            let epoch = read(&self.vault).epoch;
+            self.paths.remove_other_epochs(epoch)?;
+        }
         let refused = self.refuse_canaries(entry)?;
         let erased_ms = self.env.clock.now_ms();
         self.change(entry, |changed, _| {
@@ -211,7 +249,8 @@ impl Kms {
         })
     }
 
-    /// Makes the key's record a tombstone: state `Destroyed`. Repeatable.
+    /// Makes the key's record a tombstone: state `Destroyed`. What its tenant kept beside it and
+    /// aliases that name it go with it, in one entry; its erasure report stays. Repeatable.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`]: nothing is proven yet. And as [`Self::begin_destruction`].
@@ -229,7 +268,8 @@ impl Kms {
         }
         let event = node_event(tenant, Some(id), AuditOperation::Destroy);
         self.audited_events(vec![event], || {
-            self.change(&entry, |changed, _| {
+            let buried = || self.entries_to_bury(tenant, id);
+            self.change_beside(&entry, buried, |changed, _| {
                 changed.state = changed.state.after(KeyEvent::Destroy)?;
                 changed.deletion_ms = None;
                 changed.rotation = None;
@@ -243,6 +283,7 @@ impl Kms {
                 Ok(())
             })
         })?;
+        lock(&entry.api_counts).clear();
         entry.gate.shut(GateClosed::Destroyed);
         self.silence(&entry, tenant, id);
         tracing::info!(%tenant, tenant_key = %id, "destroyed a tenant key");
@@ -288,6 +329,12 @@ impl Kms {
             self.erase_freed_slots(&entry)
         })
     }
+}
+
+/// Whether a key's destruction has begun, and nothing of it is erased for good.
+fn is_begun(entry: &KeyEntry) -> bool {
+    let record = read(&entry.record);
+    record.destruction.as_ref().is_some_and(|it| it.step == DestructionStep::Begun)
 }
 
 #[cfg(test)]

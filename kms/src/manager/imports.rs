@@ -85,7 +85,9 @@ impl Kms {
             }
             let scope = TokenScope { tenant: who.tenant, tenant_key: id };
             let material = open_material(&self.node_secret, scope, (token, encrypted), now_ms)?;
-            let (info, opens) = self.change(&entry, |changed, writer| {
+            // What a failing disk kept from being erased would be forgotten by what comes now.
+            self.erase_freed_slots(&entry)?;
+            let (info, opens) = self.add_material(&entry, |changed, writer| {
                 self.place_material(changed, writer, &material, request)
             })?;
             if opens {
@@ -184,7 +186,8 @@ impl Kms {
         let held = record.materials.iter().filter(|held| numbers.contains(&held.number));
         let mut held = held.filter(|held| held.wrapped.is_some()).peekable();
         if held.peek().is_none() {
-            return Ok(());
+            // Nothing is left but slots that a failing disk kept from erasure, if there are any.
+            return self.erase_freed_slots(entry);
         }
         let is_in_use = held.any(|held| held.role.is_in_use());
         let is_closing =

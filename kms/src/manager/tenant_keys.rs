@@ -5,20 +5,22 @@
 //! Invariants
 //! - Event, then slot, then journal, then memory; only closing a gate comes before them.
 //! - Changes of one key follow each other (`KeyEntry::transition`).
-//! - A record is changed as it stands under the writer's lock, so that no change loses another's.
 
 use std::collections::HashMap;
-use std::sync::{Arc, MutexGuard};
 
 use super::audited::node_event;
+use super::entries::{Change, Sealed, check_changes};
+use super::quota::Held;
 use super::{KeyEntry, Kms, TenantKeyInfo, Writer, lock, read, write};
 use crate::audit::{AuditEvent, AuditOperation, AuditOutcome};
 use crate::derive::kdf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Purpose;
-use crate::keyring::{JournalRecord, batches};
+use crate::keyring::{JournalRecord, Room, batches};
 use crate::lifecycle::{KeyEvent, KeyState, ROTATION_DAYS};
-use crate::record::{KeyOrigin, KeyRecord, MATERIALS_MAX, MaterialRecord, MaterialRole};
+use crate::record::{
+    KeyOrigin, KeyRecord, MATERIAL_BYTES_MAX, MATERIALS_MAX, MaterialRecord, MaterialRole,
+};
 use crate::secret::{TenantKey, random};
 use crate::slots::SlotName;
 use crate::types::{TenantId, TenantKeyId};
@@ -50,22 +52,41 @@ impl Kms {
             .iter()
             .map(|blank| node_event(blank.tenant, Some(blank.id), AuditOperation::Create))
             .collect();
-        let records = self.audited_events(events, || self.insert_records(blanks))?;
+        let records = self.audited_events(events, || self.insert_records(blanks, Vec::new()))?;
         tracing::info!(count = records.len(), "made tenant keys");
         Ok(records.iter().map(TenantKeyInfo::of).collect())
     }
 
-    /// Makes a key. An imported one begins in `PendingImport`.
+    /// Makes a key with nothing beside it.
     ///
     /// # Errors
-    /// As [`Self::create_tenant_key`]; [`ErrorKind::KeyUnusable`]: the tenant has no such key
-    /// store, or the store refuses the key. [`ErrorKind::Unavailable`]: the store does not answer.
+    /// As [`Self::create_key_with`].
     pub fn create_key(&self, who: &Purpose, origin: KeyOrigin) -> Result<TenantKeyInfo> {
+        self.create_key_with(who, origin, |_| Vec::new())
+    }
+
+    /// Makes a key, with what its tenant keeps beside it from the start: both are durable, or
+    /// neither. An imported one begins in `PendingImport`.
+    ///
+    /// # Errors
+    /// As [`Self::create_tenant_key`] and [`Self::set_entries`]; [`ErrorKind::KeyUnusable`]: the
+    /// tenant has no such key store, or the store refuses the key. [`ErrorKind::Unavailable`]: the
+    /// store does not answer.
+    pub fn create_key_with(
+        &self,
+        who: &Purpose,
+        origin: KeyOrigin,
+        beside: impl FnOnce(TenantKeyId) -> Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<TenantKeyInfo> {
         let blank = self.blank_record(who.tenant, origin);
         let id = blank.id;
+        let mut changes = beside(id);
+        check_changes(&changes)?;
         let records = self.audited(who, Some(id), AuditOperation::Create, || {
-            self.begin_remote_key(&blank)?;
-            self.insert_records(vec![blank])
+            // Asked before a store is, so that a refusal makes nothing there.
+            self.check_key_quota(who.tenant)?;
+            changes.extend(self.begin_remote_key(&blank)?);
+            self.insert_records(vec![blank], changes)
         })?;
         tracing::info!(tenant = %who.tenant, tenant_key = %id, "made a tenant key");
         let record = records.first().map(TenantKeyInfo::of);
@@ -92,10 +113,29 @@ impl Kms {
         }
     }
 
-    /// Gives local keys their first material, and makes all of them durable and known.
-    fn insert_records(&self, blanks: Vec<KeyRecord>) -> Result<Vec<KeyRecord>> {
+    /// Whether the tenant may have one more key.
+    fn check_key_quota(&self, tenant: TenantId) -> Result<()> {
+        let writer = lock(&self.writer);
+        let more = Held { keys: 1, ..Held::default() };
+        writer.quotas.check(tenant, writer.quotas.of(tenant).and(more))
+    }
+
+    /// Gives local keys their first material, and makes all of them durable and known. What is kept
+    /// beside them is the first one's tenant's, and in the first one's entry.
+    fn insert_records(
+        &self,
+        blanks: Vec<KeyRecord>,
+        beside: Vec<Change>,
+    ) -> Result<Vec<KeyRecord>> {
         let mut writer = lock(&self.writer);
         writer.keyring.check_writable()?;
+        let sealed = match blanks.first() {
+            Some(first) => self.seal_entries(first.tenant, beside),
+            None => return Ok(Vec::new()),
+        };
+        let tenant = blanks.first().map(|first| first.tenant);
+        sealed.check_length()?;
+        self.check_new(&mut writer, &blanks, &sealed)?;
         let mut has_default: HashMap<TenantId, bool> = HashMap::new();
         let mut records = blanks;
         for record in &mut records {
@@ -114,17 +154,44 @@ impl Kms {
             record.materials.push(material);
         }
         read(&self.vault).slots.sync()?;
-        let journal: Vec<JournalRecord> =
-            records.iter().cloned().map(JournalRecord::from).collect();
+        let mut journal: Vec<JournalRecord> = sealed.records.clone();
+        journal.extend(records.iter().cloned().map(JournalRecord::from));
         let mut unseen = records.iter();
         for batch in batches(&journal) {
-            writer.keyring.append(batch, &self.mac_key)?;
+            writer.keyring.append(batch, 0, &self.mac_key)?;
+            let keys = batch.iter().filter(|record| matches!(record, JournalRecord::Key(_)));
             let mut index = write(&self.index);
-            for record in unseen.by_ref().take(batch.len()) {
+            for record in unseen.by_ref().take(keys.count()) {
+                writer.quotas.add(record.tenant, Held::of_key(record));
                 index.insert(record.clone());
             }
         }
+        if let Some(tenant) = tenant {
+            self.show_entries(&mut writer, tenant, sealed);
+        }
         Ok(records)
+    }
+
+    /// Whether there is room for new keys, before any of them takes a slot.
+    fn check_new(&self, writer: &mut Writer, blanks: &[KeyRecord], sealed: &Sealed) -> Result<()> {
+        let mut after: HashMap<TenantId, Held> = HashMap::new();
+        let mut bytes = sealed.records.iter().map(JournalRecord::encoded_bytes).sum();
+        for blank in blanks {
+            let has_material = blank.origin != KeyOrigin::Imported;
+            let material_bytes = if has_material { MATERIAL_BYTES_MAX as u64 } else { 0 };
+            let mut more = Held::of_key(blank);
+            (more.slots, more.bytes) = (usize::from(has_material), more.bytes + material_bytes);
+            bytes += more.bytes;
+            let held = after.entry(blank.tenant).or_insert_with(|| writer.quotas.of(blank.tenant));
+            *held = held.and(more);
+        }
+        if let Some(held) = blanks.first().and_then(|first| after.get_mut(&first.tenant)) {
+            *held = sealed.after(*held);
+        }
+        for (tenant, after) in after {
+            writer.quotas.check(tenant, after)?;
+        }
+        self.make_room(writer, bytes, Room::Adding)
     }
 
     /// Draws the next material of a key and writes its slot, which the caller flushes before the
@@ -150,6 +217,7 @@ impl Kms {
         number: u32,
     ) -> Result<MaterialRecord> {
         let slot = SlotName { index: writer.take_slot(), tenant_key: record.id, material: number };
+        self.check_unused(&slot)?;
         let sealed = (&self.mac_key, &*self.env.rng);
         let wrapped = read(&self.vault).seal(record, &slot, material, sealed)?;
         Ok(MaterialRecord {
@@ -163,6 +231,26 @@ impl Kms {
             slot: Some(slot.index),
             wrapped: Some(wrapped),
         })
+    }
+
+    /// Refuses a slot that a record names: what is in it could never be brought back.
+    fn check_unused(&self, slot: &SlotName) -> Result<()> {
+        let Some((tenant_key, material)) = read(&self.vault).slots.holder(slot.index)? else {
+            return Ok(());
+        };
+        // One that no record names is what a crash left between slot and journal.
+        let index = read(&self.index);
+        let is_used = index.keys.get(&tenant_key).is_some_and(|entry| {
+            let record = read(&entry.record);
+            let mut materials = record.materials.iter();
+            materials.any(|held| held.number == material && held.slot == Some(slot.index))
+        });
+        if is_used {
+            let during = format!("write slot {}, which {tenant_key} is in", slot.index);
+            return Err(Error::new(ErrorKind::Corrupt, during)
+                .with_advice("this is a bug: restart the node, and report it"));
+        }
+        Ok(())
     }
 
     /// `KDF(root MAC key, "material-id", tenant key id ‖ material, 32)`.
@@ -317,29 +405,39 @@ impl Kms {
 
     /// Rotates; gives the new current material's number. The caller holds the transition lock.
     pub(super) fn rotate_entry(&self, entry: &KeyEntry, is_automatic: bool) -> Result<u32> {
-        self.change(entry, |changed, writer| {
-            check_enabled(changed, "rotate")?;
-            let material = match changed.origin {
-                KeyOrigin::Local => {
-                    let material = self.new_material(changed, writer, is_automatic)?;
-                    read(&self.vault).slots.sync()?;
-                    material
-                }
-                KeyOrigin::Imported => take_pending(changed, self.env.clock.now_ms())?,
-                KeyOrigin::Store { .. } => {
-                    let during = format!("rotate tenant key {}, which is in a store", changed.id);
-                    return Err(Error::new(ErrorKind::Unsupported, during));
-                }
-            };
-            let number = material.number;
-            for held in &mut changed.materials {
-                if held.role == MaterialRole::Current {
-                    held.role = MaterialRole::Previous;
-                }
-            }
-            changed.materials.push(material);
-            Ok(number)
+        self.add_material(entry, |changed, writer| {
+            self.rotate_record(changed, writer, is_automatic)
         })
+    }
+
+    /// The edit of a rotation.
+    pub(super) fn rotate_record(
+        &self,
+        changed: &mut KeyRecord,
+        writer: &mut Writer,
+        is_automatic: bool,
+    ) -> Result<u32> {
+        check_enabled(changed, "rotate")?;
+        let material = match changed.origin {
+            KeyOrigin::Local => {
+                let material = self.new_material(changed, writer, is_automatic)?;
+                read(&self.vault).slots.sync()?;
+                material
+            }
+            KeyOrigin::Imported => take_pending(changed, self.env.clock.now_ms())?,
+            KeyOrigin::Store { .. } => {
+                let during = format!("rotate tenant key {}, which is in a store", changed.id);
+                return Err(Error::new(ErrorKind::Unsupported, during));
+            }
+        };
+        let number = material.number;
+        for held in &mut changed.materials {
+            if held.role == MaterialRole::Current {
+                held.role = MaterialRole::Previous;
+            }
+        }
+        changed.materials.push(material);
+        Ok(number)
     }
 
     /// Sets automatic rotation every `days` (90 to 2,560), or ends it.
@@ -366,56 +464,6 @@ impl Kms {
                 Ok(())
             })
         })
-    }
-
-    /// Edits the record as it stands, appends it, then shows it. The caller holds the entry's
-    /// transition lock. An edit that fails, or changes nothing, leaves no trace.
-    pub(super) fn change<T>(
-        &self,
-        entry: &KeyEntry,
-        edit: impl FnOnce(&mut KeyRecord, &mut Writer) -> Result<T>,
-    ) -> Result<T> {
-        let mut writer = lock(&self.writer);
-        writer.keyring.check_writable()?;
-        let record = entry.record();
-        let mut changed = KeyRecord::clone(&record);
-        let value = edit(&mut changed, &mut writer)?;
-        if changed == *record {
-            return Ok(value);
-        }
-        changed.version += 1;
-        changed.changed_ms = self.env.clock.now_ms();
-        writer.keyring.append(&[changed.clone().into()], &self.mac_key)?;
-        *write(&entry.record) = Arc::new(changed);
-        self.compact_if_wanted(&mut writer);
-        Ok(value)
-    }
-
-    /// A failure fences the keyring, and the next write reports it; what came before is durable.
-    pub(super) fn compact_if_wanted(&self, writer: &mut MutexGuard<'_, Writer>) {
-        if !writer.keyring.wants_compaction() {
-            return;
-        }
-        let records = self.journal_records(self.key_records());
-        if let Err(error) = writer.keyring.compact(&records, &self.mac_key) {
-            tracing::error!(%error, "could not compact the keyring");
-        }
-    }
-
-    /// Every key, in the order of creation.
-    pub(super) fn key_records(&self) -> Vec<KeyRecord> {
-        let index = read(&self.index);
-        let mut records: Vec<_> =
-            index.keys.values().map(|entry| KeyRecord::clone(&read(&entry.record))).collect();
-        records.sort_by_key(|record| (record.created_ms, record.id));
-        records
-    }
-
-    /// What a new journal holds: these keys, and the directory.
-    pub(super) fn journal_records(&self, keys: Vec<KeyRecord>) -> Vec<JournalRecord> {
-        let directory = write(&self.directory).compact(&self.node_secret, &*self.env.rng);
-        let keys = keys.into_iter().map(JournalRecord::Key);
-        keys.chain(directory.into_iter().map(JournalRecord::Directory)).collect()
     }
 }
 

@@ -79,7 +79,10 @@ fn full() -> KeyRecord {
     let canary = |number| {
         let rng = SeededRng::new(number);
         let number = u32::try_from(number).unwrap();
-        ApiCiphertext::seal(&ramp(9), (tenant_key_id(), number), &digest, (&[7; 32], &rng))
+        let name = (tenant_key_id(), number);
+        let ciphertext = ApiCiphertext::seal(&ramp(9), name, &digest, (&[7; 32], &rng));
+        let wrapped = record(1).materials.remove(0).wrapped.unwrap();
+        Canary { ciphertext, wrapped }
     };
     let mut record = KeyRecord {
         state: KeyState::PendingDeletion,

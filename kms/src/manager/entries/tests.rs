@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::directory::ENTRIES_MAX;
 use crate::fixtures::{TestAudit, kms, purpose};
 
 const ADA: TenantId = TenantId::from_bytes([0xad; 16]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
 
-use super::super::{MaterialState, TenantKeyInfo};
+use super::super::{MaterialState, TenantKeyInfo, write};
 use super::*;
 use crate::api_ciphertext::ApiCiphertext;
 use crate::env::{Env, ManualClock};
@@ -238,4 +238,50 @@ fn a_new_material_waits_for_the_rotation() {
     assert_eq!(scene.info().state, KeyState::PendingImport);
     scene.import(1, ImportRequest::default()).unwrap();
     scene.decrypt(&old).unwrap();
+}
+
+/// A scene with material whose deletion found a disk that cannot be written.
+fn half_deleted() -> (Scene, std::fs::File) {
+    let scene = scene(OAEP);
+    scene.import(1, new()).unwrap();
+    let read_only = std::fs::File::open(scene.dir.path().join("keys/slots.1")).unwrap();
+    let writable = write(&scene.kms.vault).slots.swap_file(read_only);
+    let deleted = scene.kms.delete_imported_material(&purpose(ADA), scene.id, None);
+    assert_eq!(kind(deleted), Some(ErrorKind::Unavailable));
+    assert_eq!(scene.info().state, KeyState::PendingImport);
+    assert!(!is_erased(&scene));
+    // Asked again while the disk still fails: no success is told.
+    let again = scene.kms.delete_imported_material(&purpose(ADA), scene.id, None);
+    assert_eq!(kind(again), Some(ErrorKind::Unavailable));
+    assert_eq!(kind(scene.import(1, ImportRequest::default())), Some(ErrorKind::Unavailable));
+    (scene, writable)
+}
+
+fn is_erased(scene: &Scene) -> bool {
+    let slots = std::fs::read(scene.dir.path().join("keys/slots.1")).unwrap();
+    slots[4096..8192].iter().all(|byte| *byte == 0)
+}
+
+#[test]
+fn a_deletion_that_failed_is_done_when_it_is_asked_for_again() {
+    let (scene, writable) = half_deleted();
+    write(&scene.kms.vault).slots.swap_file(writable);
+    scene.kms.delete_imported_material(&purpose(ADA), scene.id, None).unwrap();
+    assert!(is_erased(&scene));
+    scene.import(1, ImportRequest::default()).unwrap();
+    scene.encrypt().unwrap();
+}
+
+#[test]
+fn a_deletion_that_failed_is_done_by_the_clock_or_before_material_comes_back() {
+    let (scene, writable) = half_deleted();
+    write(&scene.kms.vault).slots.swap_file(writable);
+    assert_eq!(scene.kms.run_due().unwrap(), [(ADA, scene.id)]);
+    assert!(is_erased(&scene));
+    let (scene, writable) = half_deleted();
+    write(&scene.kms.vault).slots.swap_file(writable);
+    // It takes the slot that was freed: nothing of the old secret is left anywhere.
+    scene.import(1, ImportRequest::default()).unwrap();
+    let slots = scene.kms.entry(ADA, scene.id).unwrap().record();
+    assert_eq!(slots.materials[0].slot, Some(0));
 }

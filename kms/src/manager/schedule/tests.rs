@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::fixtures::{purpose, timed_kms};
+use crate::manager::write;
 
 const ADA: TenantId = TenantId::from_bytes([0xad; 16]);
 
@@ -41,4 +42,23 @@ fn a_key_rotates_when_its_period_is_over() {
     assert_eq!(kms.describe(ADA, id).unwrap().rotation, Some((90, start_ms + 1180 * DAY_MS)));
     kms.set_rotation(&who, id, None).unwrap();
     assert_eq!(kms.describe(ADA, id).unwrap().rotation, None);
+}
+
+#[test]
+fn a_rotation_that_fails_is_tried_again_and_skips_no_period() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kms, _, _, clock) = timed_kms(dir.path(), 1);
+    let id = kms.create_tenant_key(ADA).unwrap().id;
+    kms.set_rotation(&purpose(ADA), id, Some(90)).unwrap();
+    let before = kms.describe(ADA, id).unwrap();
+    clock.advance_ms(90 * DAY_MS);
+    let read_only = std::fs::File::open(dir.path().join("keys/slots.1")).unwrap();
+    let writable = write(&kms.vault).slots.swap_file(read_only);
+    assert!(kms.run_due().unwrap().is_empty());
+    assert_eq!(kms.describe(ADA, id).unwrap(), before);
+    write(&kms.vault).slots.swap_file(writable);
+    assert_eq!(kms.run_due().unwrap(), [(ADA, id)]);
+    let after = kms.describe(ADA, id).unwrap();
+    assert_eq!(after.current_material, 2);
+    assert_eq!(after.rotation, before.rotation.map(|(days, due)| (days, due + 90 * DAY_MS)));
 }
