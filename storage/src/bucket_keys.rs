@@ -12,6 +12,8 @@
 //! - New objects go under an epoch that was made under the tenant key's current material, so a
 //!   rotation begins a new epoch. Epochs are counted per bucket, over all its tenant keys, and a
 //!   number is never used again.
+//! - An epoch that was closed takes no new objects: a write whose lease was not counted when it was
+//!   closed goes under a later one. No clock decides it.
 //!   Bytes: docs/FORMAT.md, "Rows", tables K and X.
 
 mod cache;
@@ -109,8 +111,6 @@ struct Wanted {
     tenant_key: TenantKeyId,
     /// The tenant key's current material.
     material: u32,
-    /// When the epoch may have been made at the earliest.
-    since_ms: u64,
 }
 
 /// The bucket keys of all tenants.
@@ -120,12 +120,24 @@ pub(crate) struct BucketKeys {
     committer: Arc<Committer>,
     cache: Cache,
     lazy: Arc<Semaphore>,
+    /// Met twice, once, between the reading of an epoch's rows and their use: a test does there
+    /// what else may happen then.
+    #[cfg(test)]
+    pub(crate) between: std::sync::Mutex<Option<Arc<tokio::sync::Barrier>>>,
 }
 
 impl BucketKeys {
     pub(crate) fn new(kms: Arc<Kms>, env: Env, committer: Arc<Committer>) -> Self {
         let lazy = Arc::new(Semaphore::new(LAZY_MAX));
-        Self { kms, env, committer, cache: Cache::default(), lazy }
+        Self {
+            kms,
+            env,
+            committer,
+            cache: Cache::default(),
+            lazy,
+            #[cfg(test)]
+            between: std::sync::Mutex::default(),
+        }
     }
 
     /// The tenant key that new objects of `ns` go under.
@@ -146,40 +158,57 @@ impl BucketKeys {
             Some(named) => named,
             None => self.default_tenant_key(ns)?,
         };
-        self.for_write_since(ns, purpose, bucket, tenant_key, 0).await
-    }
-
-    /// As [`Self::for_write`], under an epoch made at or after `since_ms`.
-    pub(crate) async fn for_write_since(
-        &self,
-        ns: &TenantNs,
-        purpose: &Purpose,
-        bucket: BucketId,
-        tenant_key: TenantKeyId,
-        since_ms: u64,
-    ) -> Result<BucketAccess> {
         let access = Access::in_bucket(KeyUse::Write, *bucket.as_bytes());
+        let of = (ns.ns(), bucket, tenant_key);
         for _ in 0..TRIES_MAX {
-            if let Some((epoch, lease)) = self.cache.take_use(ns.ns(), bucket, tenant_key) {
+            if let Some((epoch, lease)) = self.cache.take_use(of) {
                 let leave = self.for_epoch(ns, purpose, bucket, epoch, access).await?;
-                // Asked behind the lease: a rotation that this does not see finds the lease.
+                // Asked behind the lease: a rotation, or the end of the epoch, that this does not
+                // see finds the lease.
                 let material = self.material(ns.tenant(), tenant_key)?;
-                let wanted = Wanted { tenant_key, material, since_ms };
+                let wanted = Wanted { tenant_key, material };
                 let keys = &leave.keys;
                 let made = (keys.tenant_key, keys.born_material, keys.created_ms);
-                if self.takes_new(&wanted, made) {
+                if self.cache.is_current(of, epoch) && self.takes_new(&wanted, made) {
                     return Ok(BucketAccess { _lease: Some(Arc::new(lease)), ..leave });
                 }
             }
             let material = self.material(ns.tenant(), tenant_key)?;
-            let wanted = Wanted { tenant_key, material, since_ms };
+            let wanted = Wanted { tenant_key, material };
+            let seen = self.cache.closings();
             match self.begin(ns, purpose, bucket, &wanted).await {
-                Ok(current) => self.cache.take_up((ns.ns(), bucket, tenant_key), current),
+                Ok(current) => self.take_up(ns, of, current, seen).await?,
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
         }
         Err(Error::new(ErrorKind::Unavailable, "begin an epoch of a bucket key"))
+    }
+
+    /// Makes an epoch the current one, unless it was closed since `seen`.
+    async fn take_up(
+        &self,
+        ns: &TenantNs,
+        of: (NsId, BucketId, TenantKeyId),
+        current: Current,
+        mut seen: u64,
+    ) -> Result<()> {
+        let name = RowName { bucket: of.1, purpose: BucketKeyPurpose::Data, epoch: current.epoch };
+        for _ in 0..TRIES_MAX {
+            if self.cache.take_up(of, current, seen) {
+                break;
+            }
+            seen = self.cache.closings();
+            if name.held(ns).await?.is_none_or(|(_, row)| row.is_closed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What epochs are closed by is in their rows: from now on writes go under later ones.
+    pub(crate) fn closed(&self, ns: NsId, tenant_key: TenantKeyId, epochs: &[(BucketId, u32)]) {
+        self.cache.close(ns, tenant_key, epochs);
     }
 
     /// Leave to read what was written into `bucket` under `epoch`.
@@ -189,7 +218,37 @@ impl BucketKeys {
         purpose: &Purpose,
         bucket: BucketId,
         epoch: u32,
+        access: Access,
+    ) -> Result<BucketAccess> {
+        let mut seen: Option<(BucketKeyRow, BucketKeyRow)> = None;
+        for _ in 0..TRIES_MAX {
+            let mut rows = None;
+            let outcome = self.open_epoch(ns, purpose, (bucket, epoch), access, &mut rows).await;
+            match outcome {
+                // The material may have been retired since the rows were read: what was wrapped
+                // anew before that is in them by now.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::KeyDestroyed | ErrorKind::KeyUnusable)
+                        && rows.is_some()
+                        && rows != seen =>
+                {
+                    seen = rows;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "open a bucket key that is being wrapped anew"))
+    }
+
+    /// One try of [`Self::for_epoch`]; `rows` are those that were tried, none where the keys were
+    /// unwrapped already.
+    async fn open_epoch(
+        &self,
+        ns: &TenantNs,
+        purpose: &Purpose,
+        (bucket, epoch): (BucketId, u32),
         mut access: Access,
+        rows: &mut Option<(BucketKeyRow, BucketKeyRow)>,
     ) -> Result<BucketAccess> {
         if let Some(keys) = self.cache.epoch(ns.ns(), bucket, epoch) {
             access.material = Some(keys.material);
@@ -204,6 +263,9 @@ impl BucketKeys {
         let meta = name(BucketKeyPurpose::Meta).read(ns).await?;
         access.material = data.material();
         let permit = Arc::new(self.kms.permit(purpose, data.tenant_key, access)?);
+        *rows = Some((data.clone(), meta.clone()));
+        #[cfg(test)]
+        self.meet().await;
         let is_old = data.material().min(meta.material())
             < Some(self.material(ns.tenant(), data.tenant_key)?);
         let keys = Arc::new(self.unwrap(ns, &permit, bucket, epoch, (data, meta)).await?);
@@ -215,6 +277,15 @@ impl BucketKeys {
             self.rewrap_beside(ns, &permit, bucket, epoch);
         }
         Ok(BucketAccess { permit, keys, _lease: None })
+    }
+
+    #[cfg(test)]
+    async fn meet(&self) {
+        let barrier = self.between.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(barrier) = barrier {
+            barrier.wait().await;
+            barrier.wait().await;
+        }
     }
 
     /// Forgets a bucket that was deleted.
@@ -284,9 +355,7 @@ impl BucketKeys {
     fn takes_new(&self, wanted: &Wanted, made: (TenantKeyId, u32, u64)) -> bool {
         let (tenant_key, born_material, created_ms) = made;
         let age_ms = self.env.clock.now_ms().saturating_sub(created_ms);
-        (tenant_key, born_material) == (wanted.tenant_key, wanted.material)
-            && created_ms >= wanted.since_ms
-            && age_ms <= EPOCH_MS
+        (tenant_key, born_material) == (wanted.tenant_key, wanted.material) && age_ms <= EPOCH_MS
     }
 
     async fn unwrap(
@@ -334,7 +403,8 @@ impl BucketKeys {
         if let Some((epoch, held)) = newest {
             let row = BucketKeyRow::decode(&held)?;
             let made = (row.tenant_key, row.born_material, row.created_ms);
-            let has_room = row.wrapped.is_some() && row.uses <= USES_MAX - USES_STEP;
+            let has_room =
+                row.wrapped.is_some() && !row.is_closed && row.uses <= USES_MAX - USES_STEP;
             if has_room && self.takes_new(wanted, made) {
                 return self.reserve(ns, bucket, epoch, (&held, row)).await;
             }
@@ -391,6 +461,7 @@ impl BucketKeys {
                 uses: USES_STEP,
                 born_material: wrapped.wrapping_version(),
                 is_indexed: true,
+                is_closed: false,
                 wrapped: Some(wrapped),
             };
             change_row(&mut draft, ns, RowName { bucket, purpose, epoch }, None, &row);

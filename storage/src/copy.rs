@@ -3,6 +3,8 @@
 //! Owns: the choice between sharing the content and encrypting anew. Knows nothing of: HTTP.
 //!
 //! Invariants
+//! - The source is read with the rights to its own bucket, and the copy written with those to the
+//!   copy's: a key policy may tell the two apart.
 //! - A shared content is counted before its new version appears, in the same commit.
 //! - The data key of a shared content is bound to the new version; the old wrap does not open it.
 //! - Bytes are read and encrypted anew, under a new data key, when the copy asks for a checksum
@@ -43,12 +45,13 @@ impl Engine {
     /// Those of [`Engine::get`] for the source, and of [`Engine::put`] for the copy.
     pub async fn copy(&self, purpose: &Purpose, request: CopyRequest<'_>) -> Result<PutReceipt> {
         let inner = &self.inner;
+        check_tenant(purpose, request.source_purpose)?;
         let ns = inner.tenants.namespace(purpose.tenant)?;
         inner.admit(0)?;
         let tenant_key = request.sse.tenant_key;
         let access = inner.keys.for_write(&ns, purpose, request.bucket.id, tenant_key).await?;
         for _ in 0..COMMIT_TRIES_MAX {
-            let (shared, record) = match inner.open_source(&ns, purpose, &request).await {
+            let (shared, record) = match inner.open_source(&ns, &request).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => continue,
                 opened => opened?,
             };
@@ -81,7 +84,7 @@ impl Engine {
             customer_key: request.source_customer_key.clone(),
         };
         let GetReply { info, body, .. } =
-            self.get(purpose, source).await.map_err(unchanged_is_failed)?;
+            self.get(request.source_purpose, source).await.map_err(unchanged_is_failed)?;
         if info.version != source_seen.info.version {
             // Tags and conditions were decided on another version than the bytes are of.
             return Err(Error::new(ErrorKind::Conflict, "copy an object that is being replaced"));
@@ -110,6 +113,14 @@ impl Engine {
         };
         self.put(purpose, put).await
     }
+}
+
+/// A copy stays inside one tenant, whatever purposes its caller hands in.
+pub(crate) fn check_tenant(purpose: &Purpose, source_purpose: &Purpose) -> Result<()> {
+    if purpose.tenant == source_purpose.tenant {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Misuse, "copy an object from one tenant to another"))
 }
 
 /// What is 304 for a read is 412 for the source of a copy.
@@ -146,10 +157,10 @@ impl Inner {
     async fn open_source(
         &self,
         ns: &TenantNs,
-        purpose: &Purpose,
         request: &CopyRequest<'_>,
     ) -> Result<(Shared, (ContentRow, Bytes))> {
         let (bucket, object_key) = request.source;
+        let purpose = request.source_purpose;
         let held = self.held_or_absent(ns, bucket, object_key).await?;
         let opened =
             self.open_row(ns, purpose, bucket, (object_key, &held.row), KeyUse::Read).await?;

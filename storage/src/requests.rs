@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use kluis_kms::{CustomerKey, TenantKeyId};
+use kluis_kms::{CustomerKey, Purpose, TenantKeyId};
 
 use crate::body::Body;
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
@@ -134,6 +134,8 @@ pub struct DeleteReceipt {
 pub struct CopyRequest<'a> {
     /// From where, and which.
     pub source: (&'a BucketInfo, &'a ObjectKey),
+    /// Why the source is read, with the rights to its bucket's keys; of the copy's own tenant.
+    pub source_purpose: &'a Purpose,
     /// What must hold of the source.
     pub source_conditions: Conditions,
     /// The key that the client sent for the source.
@@ -268,6 +270,8 @@ pub struct UploadPart<'a> {
 pub struct UploadPartCopy<'a> {
     /// From where, and which.
     pub source: (&'a BucketInfo, &'a ObjectKey),
+    /// Why the source is read, with the rights to its bucket's keys; of the upload's own tenant.
+    pub source_purpose: &'a Purpose,
     /// What must hold of the source.
     pub source_conditions: Conditions,
     /// The key that the client sent for the source.

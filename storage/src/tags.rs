@@ -1,6 +1,12 @@
 //! The tags of an object: read, and replaced without touching anything else of it.
+//!
+//! Owns: both verbs. Knows nothing of: what tags mean, HTTP.
+//!
+//! Invariants
+//! - Reading tags needs the right to read under the object's key, and replacing them the right to
+//!   write, whether or not there are any: what they say is as secret as the body.
 
-use kluis_kms::{KeyUse, Purpose};
+use kluis_kms::{KeyUse, Purpose, TenantKeyId};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -9,7 +15,22 @@ use crate::rows::{decode_tags, encode_tags};
 use crate::types::{BucketInfo, ObjectKey, Tags};
 
 impl Engine {
-    /// The tags of an object.
+    /// Whether there is an object. Needs no key: what listings show of it is open to whoever may
+    /// look at the bucket.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]: there is none.
+    pub async fn check_object(
+        &self,
+        purpose: &Purpose,
+        bucket: &BucketInfo,
+        object_key: &ObjectKey,
+    ) -> Result<()> {
+        let ns = self.inner.tenants.namespace(purpose.tenant)?;
+        self.inner.held_or_absent(&ns, bucket, object_key).await.map(drop)
+    }
+
+    /// The tags of an object, and the tenant key that they are under.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]: no such object; and those of its tenant key.
@@ -18,18 +39,18 @@ impl Engine {
         purpose: &Purpose,
         bucket: &BucketInfo,
         object_key: &ObjectKey,
-    ) -> Result<Tags> {
+    ) -> Result<(Tags, TenantKeyId)> {
         let inner = &self.inner;
         let ns = inner.tenants.namespace(purpose.tenant)?;
         let held = inner.held_or_absent(&ns, bucket, object_key).await?;
+        let opened =
+            inner.open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Read).await?;
+        let tenant_key = opened.access.tenant_key();
         if held.row.tags.is_empty() {
-            return Ok(Tags::default());
+            return Ok((Tags::default(), tenant_key));
         }
-        let opened = inner
-            .open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Attributes)
-            .await?;
         let of = (object_key, held.row.version.as_bytes());
-        decode_tags(&opened.access.open("tg", of, &held.row.tags)?)
+        Ok((decode_tags(&opened.access.open("tg", of, &held.row.tags)?)?, tenant_key))
     }
 
     /// Replaces the tags of an object; none at all deletes them.
@@ -49,7 +70,7 @@ impl Engine {
             let mut draft = inner.in_bucket(&ns, bucket).await?;
             let held = inner.held_or_absent(&ns, bucket, object_key).await?;
             let opened = inner
-                .open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Attributes)
+                .open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Write)
                 .await?;
             let access = &opened.access;
             let of = (object_key, held.row.version.as_bytes());

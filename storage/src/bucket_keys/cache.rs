@@ -25,11 +25,15 @@ pub(super) struct Current {
 
 /// Which epoch of which bucket.
 type EpochName = (NsId, BucketId, u32);
+/// What an epoch is current for.
+type CurrentName = (NsId, BucketId, TenantKeyId);
 
 #[derive(Default)]
 struct Cached {
     epochs: HashMap<EpochName, (Arc<EpochKeys>, u64)>,
-    current: HashMap<(NsId, BucketId, TenantKeyId), Current>,
+    current: HashMap<CurrentName, Current>,
+    /// How often epochs were closed: what was read before may say that one is open which is not.
+    closings: u64,
     tick: u64,
 }
 
@@ -76,19 +80,14 @@ impl Cache {
     }
 
     /// Takes one use of the current epoch, and counts the write until the lease is dropped.
-    pub(super) fn take_use(
-        &self,
-        ns: NsId,
-        bucket: BucketId,
-        tenant_key: TenantKeyId,
-    ) -> Option<(u32, WriteLease)> {
+    pub(super) fn take_use(&self, name: CurrentName) -> Option<(u32, WriteLease)> {
         let epoch = {
             let mut cached = lock(&self.cached);
-            let current = cached.current.get_mut(&(ns, bucket, tenant_key))?;
+            let current = cached.current.get_mut(&name)?;
             current.uses_left = current.uses_left.checked_sub(1)?;
             current.epoch
         };
-        let of = (ns, bucket, epoch);
+        let of = (name.0, name.1, epoch);
         *lock(&self.writes).entry(of).or_default() += 1;
         Some((epoch, WriteLease { writes: Arc::clone(&self.writes), of }))
     }
@@ -100,19 +99,41 @@ impl Cache {
         ours.map(|(_, bucket, epoch)| (*bucket, *epoch)).collect()
     }
 
-    /// Makes an epoch the current one.
-    pub(super) fn take_up(
-        &self,
-        (ns, bucket, tenant_key): (NsId, BucketId, TenantKeyId),
-        current: Current,
-    ) {
+    /// Whether an epoch still takes new objects. Asked with a lease on it.
+    pub(super) fn is_current(&self, name: CurrentName, epoch: u32) -> bool {
+        lock(&self.cached).current.get(&name).is_some_and(|current| current.epoch == epoch)
+    }
+
+    /// To be noted before rows are read that an epoch is taken up by.
+    pub(super) fn closings(&self) -> u64 {
+        lock(&self.cached).closings
+    }
+
+    /// Lets epochs take no new objects any more. Their rows say so already.
+    pub(super) fn close(&self, ns: NsId, tenant_key: TenantKeyId, epochs: &[(BucketId, u32)]) {
         let mut cached = lock(&self.cached);
+        cached.closings += 1;
+        for (bucket, epoch) in epochs {
+            let name = (ns, *bucket, tenant_key);
+            if cached.current.get(&name).is_some_and(|current| current.epoch == *epoch) {
+                cached.current.remove(&name);
+            }
+        }
+    }
+
+    /// Makes an epoch the current one; not if any was closed after `seen`.
+    pub(super) fn take_up(&self, name: CurrentName, current: Current, seen: u64) -> bool {
+        let mut cached = lock(&self.cached);
+        if cached.closings != seen {
+            return false;
+        }
         if cached.current.len() >= CURRENT_MAX {
             // Any of them: what its reservation had left is wasted.
             let some = cached.current.keys().next().copied();
             some.and_then(|some| cached.current.remove(&some));
         }
-        cached.current.insert((ns, bucket, tenant_key), current);
+        cached.current.insert(name, current);
+        true
     }
 
     /// The keys of an epoch, if they are unwrapped.

@@ -1,12 +1,13 @@
 //! The destruction of tenant keys, step by step, and the report of it.
 //!
 //! ```text
-//! row in sys ─► begin ─► impact ─► erase and prove ─► tombstone ─► bucket keys ─► purge job
+//! begin ─► row in sys ─► impact ─► erase and prove ─► tombstone ─► bucket keys ─► purge job done
 //! ```
 //! Owns: the order of the steps, the document. Knows nothing of: how material is erased.
 //!
 //! Invariants
-//! - Every step may be done again; the row in `sys` goes last, so a crash anywhere is resumed.
+//! - Every step may be done again; the row in `sys` goes last, so a crash anywhere is resumed. A
+//!   purge that failed is started again while the row is there.
 //! - What a step found is in the tenant's key directory before the next step begins.
 
 use std::sync::Arc;
@@ -27,6 +28,12 @@ use crate::rows::ROW_VERSION;
 
 /// The byte in front of the rows in `sys` that name keys whose destruction is under way.
 const DESTROYING: u8 = b'E';
+/// Buckets that a report names as having the key for their default: with the longest names 17 KiB,
+/// so that a report fits into the key directory whatever its tenant does.
+const NAMED_BUCKETS_MAX: usize = 256;
+/// How long after its end a failed purge is started again, in milliseconds: what it failed by takes
+/// its time to be mended, and each one looks at all objects of its tenant.
+const PURGE_AGAIN_MS: u64 = 3_600 * 1_000;
 
 impl Engine {
     /// The report of a key that is being or was destroyed.
@@ -72,6 +79,9 @@ impl Engine {
     pub async fn run_due(&self) -> Result<()> {
         let inner = &self.inner;
         let _one_at_a_time = inner.jobs.due.lock().await;
+        if inner.jobs.check_open().is_err() {
+            return Ok(());
+        }
         let kms = Arc::clone(&inner.kms);
         let rotated = blocking(move || Ok(kms.run_due()?)).await;
         let mut keys = inner.kms.due_destructions();
@@ -80,6 +90,9 @@ impl Engine {
         keys.dedup();
         let mut first = rotated.err();
         for (tenant, key) in keys {
+            if inner.jobs.check_open().is_err() {
+                break;
+            }
             if let Err(error) = inner.destroy(tenant, key).await {
                 tracing::warn!(%tenant, tenant_key = %key, %error,
                     "a key's destruction is not done; it goes on later");
@@ -110,17 +123,27 @@ impl Inner {
     /// Destroys a key, or goes on with it.
     async fn destroy(self: &Arc<Self>, tenant: TenantId, key: TenantKeyId) -> Result<()> {
         let ns = self.tenants.namespace(tenant)?;
-        let row = destroying_row(tenant, key);
-        let mut draft = Draft::default();
-        draft.put(row.clone(), vec![ROW_VERSION]);
-        self.job_commit(draft).await?;
         let info = self.kms.describe(tenant, key)?;
         let mut report = self.stored_report(tenant, key)?;
         let is_destroyed = info.state == KeyState::Destroyed;
+        if is_destroyed && report.contains_key("purge_job") {
+            return self.see_purge(tenant, key, &mut report).await;
+        }
         if !is_destroyed {
             let kms = Arc::clone(&self.kms);
-            blocking(move || Ok(kms.begin_destruction(tenant, key)?)).await?;
+            let begun = blocking(move || match kms.begin_destruction(tenant, key) {
+                Err(error) if error.kind() == kluis_kms::ErrorKind::Conflict => Ok(false),
+                begun => Ok(begun.map(|()| true)?),
+            });
+            if !begun.await? {
+                // It was called off in time: nothing is under way.
+                return self.forget_destruction(tenant, key).await;
+            }
         }
+        // From here it is resumed also once the key waits for nothing any more.
+        let mut draft = Draft::default();
+        draft.put(destroying_row(tenant, key), vec![ROW_VERSION]);
+        self.job_commit(draft).await?;
         if report.is_empty() {
             report.insert("version".to_owned(), json!(1));
             report.insert("key_id".to_owned(), json!(key.to_string()));
@@ -144,18 +167,55 @@ impl Inner {
             blocking(move || Ok(kms.finish_destruction(tenant, key)?)).await?;
         }
         self.erase_bucket_keys(&ns, key).await?;
-        if !report.contains_key("purge_job") {
-            let request = JobRequest { kind: JobKind::Purge, tenant_key: key, rate_max: None };
-            let job = self.start(&purpose(tenant), request).await?.job;
-            report.insert("bucket_keys_erased_ms".to_owned(), json!(self.env.clock.now_ms()));
-            report.insert("purge_job".to_owned(), json!(job));
-            self.store_report(tenant, key, &report).await?;
-        }
-        let mut draft = Draft::default();
-        draft.changes.push(Change::Delete { row });
-        self.job_commit(draft).await?;
+        report.insert("bucket_keys_erased_ms".to_owned(), json!(self.env.clock.now_ms()));
+        self.purge(tenant, key, &mut report).await?;
         tracing::info!(%tenant, tenant_key = %key, "destroyed a tenant key");
         Ok(())
+    }
+
+    /// Starts the job that gives up what lay under a destroyed key.
+    async fn purge(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        key: TenantKeyId,
+        report: &mut Map<String, Value>,
+    ) -> Result<()> {
+        let request = JobRequest { kind: JobKind::Purge, tenant_key: key, rate_max: None };
+        let job = self.start(&purpose(tenant), request).await?.job;
+        report.insert("purge_job".to_owned(), json!(job));
+        self.store_report(tenant, key, report).await
+    }
+
+    /// Ends a destruction once its purge is done; one that failed is started again after a while.
+    async fn see_purge(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        key: TenantKeyId,
+        report: &mut Map<String, Value>,
+    ) -> Result<()> {
+        let job = report.get("purge_job").and_then(Value::as_str).unwrap_or_default();
+        let info = match (Engine { inner: Arc::clone(self) }).job(tenant, job).await {
+            // Its row made room for later ones.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return self.purge(tenant, key, report).await;
+            }
+            info => info?,
+        };
+        let Some(ended_ms) = info.ended_ms else { return Ok(()) };
+        if info.state == JobState::Completed {
+            return self.forget_destruction(tenant, key).await;
+        }
+        if self.env.clock.now_ms().abs_diff(ended_ms) < PURGE_AGAIN_MS {
+            return Ok(());
+        }
+        self.purge(tenant, key, report).await
+    }
+
+    /// Nothing is to be resumed of a key's destruction any more.
+    async fn forget_destruction(&self, tenant: TenantId, key: TenantKeyId) -> Result<()> {
+        let mut draft = Draft::default();
+        draft.changes.push(Change::Delete { row: destroying_row(tenant, key) });
+        self.job_commit(draft).await
     }
 
     async fn impact_json(&self, tenant: TenantId, key: TenantKeyId) -> Result<Value> {
@@ -173,12 +233,14 @@ impl Inner {
             "open_uploads": impact.open_uploads,
             "bucket_keys": by_material(&impact.bucket_keys),
             "api_ciphertexts": by_material(&impact.api_ciphertexts),
-            "default_of": impact.default_of,
+            "default_of": impact.default_of.iter().take(NAMED_BUCKETS_MAX).collect::<Vec<_>>(),
+            "default_of_count": impact.default_of.len(),
+            "damaged": impact.damaged,
         }))
     }
 
     fn stored_report(&self, tenant: TenantId, key: TenantKeyId) -> Result<Map<String, Value>> {
-        let Some(stored) = self.kms.entry_value(tenant, &entry_name(key)) else {
+        let Some(stored) = self.kms.erasure_report(tenant, key) else {
             return Ok(Map::new());
         };
         serde_json::from_slice(&stored).map_err(|cause| {
@@ -196,8 +258,7 @@ impl Inner {
             Error::new(ErrorKind::Misuse, "write an erasure report").with_source(cause)
         })?;
         let kms = Arc::clone(&self.kms);
-        let changes = vec![(entry_name(key), Some(text))];
-        blocking(move || Ok(kms.set_entries(&purpose(tenant), Some(key), changes)?)).await
+        blocking(move || Ok(kms.keep_erasure_report(&purpose(tenant), key, text)?)).await
     }
 }
 
@@ -205,11 +266,6 @@ impl Inner {
 fn destroying_row(tenant: TenantId, key: TenantKeyId) -> RowKey {
     let bytes = [&[DESTROYING], tenant.as_bytes().as_slice(), key.as_bytes()].concat();
     RowKey { family: Family::Sys, bytes }
-}
-
-/// Where a key's report is in its tenant's key directory.
-fn entry_name(key: TenantKeyId) -> Vec<u8> {
-    format!("k/{key}/erasure").into_bytes()
 }
 
 /// What the node destroys a key as: its tenant asked for it when it scheduled the deletion.

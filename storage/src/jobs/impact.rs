@@ -16,7 +16,7 @@ use kluis_kms::{BucketKeyPurpose, Purpose, TenantId, TenantKeyId};
 use super::KeyImpact;
 use super::run::PAGE_ROWS;
 use super::scan::{BucketKeyPages, page};
-use crate::bucket_keys::{IndexName, material_prefix};
+use crate::bucket_keys::material_prefix;
 use crate::commit::Draft;
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +32,8 @@ pub(super) struct Counts {
     pub(super) objects: u64,
     pub(super) bytes: u64,
     pub(super) open_uploads: u64,
+    /// Rows that do not decode: what is under them is not known.
+    pub(super) damaged: u64,
 }
 
 impl Engine {
@@ -40,6 +42,7 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::NotFound`]: the tenant has no such key.
     pub async fn key_impact(&self, purpose: &Purpose, key: TenantKeyId) -> Result<KeyImpact> {
+        let _one_at_a_time = self.inner.jobs.scan_of(purpose.tenant).await;
         self.inner.impact(purpose.tenant, key).await
     }
 
@@ -48,6 +51,8 @@ impl Engine {
     ///
     /// # Errors
     /// - [`ErrorKind::Conflict`]: something is under it; the text counts what.
+    /// - [`ErrorKind::Corrupt`]: a bucket key's row does not decode, so it is not known what is
+    ///   under it.
     /// - [`ErrorKind::NotFound`]: no such key or material.
     pub async fn retire_material(
         &self,
@@ -63,15 +68,22 @@ impl Engine {
             let what = format!("retire material {material}: the current one is {current}");
             return Err(Error::new(ErrorKind::Conflict, what).with_advice("rotate the key first"));
         }
+        let one_at_a_time = inner.jobs.scan_of(purpose.tenant).await;
         inner.fence(&ns, key).await?;
         let indexed = index_count(&ns, key, material).await?;
-        let mut found = 0_u64;
+        let (mut found, mut damaged) = (0_u64, 0);
         let mut pages = BucketKeyPages::new(&ns);
-        while let Some(rows) = pages.next().await? {
+        while let Some(page) = pages.next().await? {
             let under = |row: &crate::rows::BucketKeyRow| {
                 row.tenant_key == key && row.material() == Some(material)
             };
-            found += rows.iter().filter(|(_, _, row)| under(row)).count() as u64;
+            found += page.rows.iter().filter(|(_, _, row)| under(row)).count() as u64;
+            damaged += page.damaged;
+        }
+        drop(one_at_a_time);
+        if damaged > 0 {
+            let what = format!("retire material {material}: {damaged} bucket keys do not decode");
+            return Err(Error::new(ErrorKind::Corrupt, what).with_advice("run `kluis check`"));
         }
         let ciphertexts = inner.kms.api_ciphertexts(purpose.tenant, key)?;
         let ciphertexts = ciphertexts.iter().find(|(number, _)| *number == material);
@@ -134,6 +146,7 @@ impl Inner {
             open_uploads: counts.open_uploads,
             default_of,
             api_ciphertexts,
+            damaged: counts.damaged,
             counted_ms: self.env.clock.now_ms(),
         })
     }
@@ -143,12 +156,14 @@ impl Inner {
         let mut counts = Counts::default();
         let mut current: Option<(BucketId, BTreeSet<u32>)> = None;
         let mut pages = BucketKeyPages::new(ns);
-        while let Some(rows) = pages.next().await? {
-            for (name, _, row) in rows {
+        while let Some(page) = pages.next().await? {
+            self.jobs.check_open()?;
+            counts.damaged += page.damaged;
+            for (name, _, row) in page.rows {
                 if current.as_ref().is_some_and(|(bucket, _)| *bucket != name.bucket)
                     && let Some((bucket, epochs)) = current.take()
                 {
-                    count_bucket(ns, bucket, &epochs, &mut counts).await?;
+                    self.count_bucket(ns, bucket, &epochs, &mut counts).await?;
                 }
                 if row.tenant_key != key {
                     continue;
@@ -163,9 +178,53 @@ impl Inner {
             }
         }
         if let Some((bucket, epochs)) = current {
-            count_bucket(ns, bucket, &epochs, &mut counts).await?;
+            self.count_bucket(ns, bucket, &epochs, &mut counts).await?;
         }
         Ok(counts)
+    }
+
+    /// Counts the objects and open uploads of a bucket that are under some of its epochs.
+    async fn count_bucket(
+        &self,
+        ns: &TenantNs,
+        bucket: BucketId,
+        epochs: &BTreeSet<u32>,
+        counts: &mut Counts,
+    ) -> Result<()> {
+        let before = (counts.objects, counts.open_uploads);
+        let mut from = Some(Vec::new());
+        while let Some(start) = from.take() {
+            self.jobs.check_open()?;
+            let page = page(ns, Table::Objects, bucket.as_bytes(), &start, PAGE_ROWS).await?;
+            for (_, value) in &page.rows {
+                match ObjectRow::decode(value) {
+                    Ok(row) if epochs.contains(&row.wrapped.wrapping_version()) => {
+                        counts.objects += 1;
+                        counts.bytes += row.size;
+                    }
+                    Ok(_) => {}
+                    Err(_) => counts.damaged += 1,
+                }
+            }
+            from = page.next;
+        }
+        let uploads = [bucket.as_bytes().as_slice(), b"u"].concat();
+        let mut from = Some(Vec::new());
+        while let Some(start) = from.take() {
+            let page = page(ns, Table::Multipart, &uploads, &start, PAGE_ROWS).await?;
+            for (_, value) in &page.rows {
+                match UploadRow::decode(value) {
+                    Ok(row) => {
+                        let is_under = epochs.contains(&row.wrapped.wrapping_version());
+                        counts.open_uploads += u64::from(is_under);
+                    }
+                    Err(_) => counts.damaged += 1,
+                }
+            }
+            from = page.next;
+        }
+        counts.buckets += u64::from(before != (counts.objects, counts.open_uploads));
+        Ok(())
     }
 }
 
@@ -181,50 +240,13 @@ fn names_key(bucket: &BucketInfo, is_it: impl Fn(&str) -> bool) -> bool {
     is_it(name.find(":alias/").and_then(|at| name.get(at + 1..)).unwrap_or(name))
 }
 
-/// Counts the objects and open uploads of a bucket that are under some of its epochs.
-async fn count_bucket(
-    ns: &TenantNs,
-    bucket: BucketId,
-    epochs: &BTreeSet<u32>,
-    counts: &mut Counts,
-) -> Result<()> {
-    let before = (counts.objects, counts.open_uploads);
-    let mut from = Some(Vec::new());
-    while let Some(start) = from.take() {
-        let page = page(ns, Table::Objects, bucket.as_bytes(), &start, PAGE_ROWS).await?;
-        for (_, value) in &page.rows {
-            let row = ObjectRow::decode(value)?;
-            if epochs.contains(&row.wrapped.wrapping_version()) {
-                counts.objects += 1;
-                counts.bytes += row.size;
-            }
-        }
-        from = page.next;
-    }
-    let uploads = [bucket.as_bytes().as_slice(), b"u"].concat();
-    let mut from = Some(Vec::new());
-    while let Some(start) = from.take() {
-        let page = page(ns, Table::Multipart, &uploads, &start, PAGE_ROWS).await?;
-        for (_, value) in &page.rows {
-            let row = UploadRow::decode(value)?;
-            counts.open_uploads += u64::from(epochs.contains(&row.wrapped.wrapping_version()));
-        }
-        from = page.next;
-    }
-    counts.buckets += u64::from(before != (counts.objects, counts.open_uploads));
-    Ok(())
-}
-
-/// Index rows under a material.
+/// Index rows under a material. One that stands for nothing counts until a rewrap job deletes it.
 async fn index_count(ns: &TenantNs, key: TenantKeyId, material: u32) -> Result<u64> {
     let prefix = material_prefix(key, material);
     let (mut from, mut count) = (Some(Vec::new()), 0);
     while let Some(start) = from.take() {
         let page = page(ns, Table::KeyIndex, &prefix, &start, PAGE_ROWS).await?;
-        for (rest, _) in &page.rows {
-            let name = IndexName::decode(rest)?;
-            count += u64::from((name.tenant_key, name.material) == (key, material));
-        }
+        count += page.rows.len() as u64;
         from = page.next;
     }
     Ok(count)

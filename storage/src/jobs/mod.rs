@@ -10,7 +10,9 @@
 //!   doing those again changes nothing.
 //! - A job works with permits of its own, in the name of whoever started it, and waits while its
 //!   key may not be used.
-//! - Work is done in turns: no job keeps others from theirs.
+//! - Work is done in turns, tenant by tenant: no job keeps others from theirs, and one that waits
+//!   for its rate, its key or a write has none.
+//! - A job is registered before it decides what is old.
 //!   Bytes: docs/FORMAT.md, "Rows", table J.
 
 mod erasure;
@@ -22,14 +24,17 @@ mod rewrap;
 mod row;
 mod run;
 mod scan;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use kluis_kms::{Access, JobId, KeyUse, Purpose, Reason, Rights, TenantId, TenantKeyId};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::commit::Draft;
 use crate::engine::{Engine, Inner};
@@ -38,14 +43,32 @@ use crate::meta::{Change, Family, RowKey, ScanStep, prefix_end};
 use crate::namespace::{Table, TenantNs};
 use row::JobName;
 pub(crate) use row::JobRow;
+use run::TURN;
+use turns::{Turn, Turns};
 
 /// Jobs at work at once on a node; the others wait for their turn. Each takes a core while it
 /// encrypts.
 const JOBS_AT_ONCE: usize = 4;
+/// Purges at work at once, beside the others: no tenant waits for what is given up, nor the other
+/// way round.
+const PURGES_AT_ONCE: usize = 1;
+/// Objects that jobs have open at once for re-encryption, also while they wait for their rate: each
+/// holds up to 512 KiB of what was read, so 64 MiB.
+const OBJECTS_AT_ONCE: usize = 128;
+/// Jobs of one tenant that have not ended, purges not counted: each takes a task and some memory,
+/// and whoever has more is served no faster.
+const LIVE_MAX: usize = 8;
 /// Jobs that are kept on record for a tenant; the oldest that ended make room.
 const JOBS_KEPT: usize = 1_000;
 /// How long a call that ends a job waits to see it ended.
 const END_WAIT: Duration = Duration::from_secs(5);
+/// How long a close waits for jobs to come to the end of their steps. What is not there by then is
+/// broken off, as a crash would.
+const CLOSE_WAIT: Duration = Duration::from_secs(20);
+/// How long a close waits then for the tasks to be gone.
+const ABORT_WAIT: Duration = Duration::from_secs(2);
+/// A job ahead of its rate by less than this goes on: a sleep is not shorter.
+const AHEAD_MIN: Duration = Duration::from_millis(1);
 /// The byte in front of the rows in `sys` that say which jobs are to be resumed.
 const RESUME: u8 = b'J';
 
@@ -140,6 +163,8 @@ pub struct KeyImpact {
     pub default_of: Vec<String>,
     /// Ciphertexts of the KMS API by material.
     pub api_ciphertexts: Vec<(u32, u64)>,
+    /// Rows that do not decode: what is under them is not known, and not counted.
+    pub damaged: u64,
     /// When it was counted, in Unix milliseconds.
     pub counted_ms: u64,
 }
@@ -161,9 +186,56 @@ pub(crate) struct Live {
     wake: Notify,
     /// Told of the end.
     ended: Notify,
+    /// The turn that it has while it works.
+    turn: Mutex<Option<Turn>>,
+    /// Until when it has paid for what it read, at its rate.
+    paid: Mutex<Instant>,
+    task: OnceLock<AbortHandle>,
 }
 
 impl Live {
+    fn turn(&self) -> MutexGuard<'_, Option<Turn>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn paid(&self) -> MutexGuard<'_, Instant> {
+        self.paid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pays so much more.
+    fn charge(&self, cost: Duration) {
+        let mut paid = self.paid();
+        *paid = (*paid).max(Instant::now()) + cost;
+    }
+
+    /// Waits in the middle of a step until the job is not ahead of its rate, and until all who have
+    /// waited longer had their turn. Returns at once when the job is over.
+    async fn rest(&self, jobs: &Jobs) {
+        let until = *self.paid();
+        let is_ahead = until.saturating_duration_since(Instant::now()) > AHEAD_MIN;
+        let lane = jobs.lane(self);
+        let is_long = self.turn().as_ref().is_some_and(|turn| turn.age() >= TURN);
+        let is_to_rest = is_ahead || (is_long && lane.is_wanted());
+        if !is_to_rest {
+            return;
+        }
+        drop(self.turn().take());
+        let turn = async {
+            tokio::time::sleep_until(until).await;
+            lane.take(self.tenant).await
+        };
+        let mut turn = std::pin::pin!(turn);
+        while !jobs.is_over(self) {
+            tokio::select! {
+                turn = &mut turn => {
+                    *self.turn() = Some(turn);
+                    return;
+                }
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
     fn row(&self) -> MutexGuard<'_, JobRow> {
         self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +248,11 @@ impl Live {
 /// The jobs of a node.
 pub(crate) struct Jobs {
     live: Mutex<HashMap<JobName, Arc<Live>>>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
+    purges: Arc<Turns>,
+    objects: Arc<Turns>,
+    /// Tenants for whom all rows are being counted: one scan at a time for each.
+    scans: Mutex<HashMap<TenantId, Weak<tokio::sync::Mutex<()>>>>,
     /// One start at a time: it looks whether there is such a job already.
     starting: tokio::sync::Mutex<()>,
     /// One round of what is due at a time.
@@ -191,7 +267,10 @@ impl Jobs {
     pub(crate) fn new() -> Self {
         Self {
             live: Mutex::default(),
-            turns: Arc::new(Semaphore::new(JOBS_AT_ONCE)),
+            turns: Turns::new(JOBS_AT_ONCE),
+            purges: Turns::new(PURGES_AT_ONCE),
+            objects: Turns::new(OBJECTS_AT_ONCE),
+            scans: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             due: tokio::sync::Mutex::default(),
             is_closing: AtomicBool::new(false),
@@ -204,12 +283,65 @@ impl Jobs {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the work of all jobs at their next step; they go on when the directory is opened again.
+    /// The turns that a job takes.
+    fn lane(&self, live: &Live) -> &Arc<Turns> {
+        if live.row().kind == JobKind::Purge { &self.purges } else { &self.turns }
+    }
+
+    /// Whether a job is to leave off: it was cancelled, or the node closes.
+    fn is_over(&self, live: &Live) -> bool {
+        live.is_cancelled.load(Ordering::Acquire) || self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Fails once the node closes: long scans look at it.
+    fn check_open(&self) -> Result<()> {
+        if self.is_closing.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Unavailable, "go on: the node is closing"));
+        }
+        Ok(())
+    }
+
+    /// Leave to count all rows of a tenant.
+    async fn scan_of(&self, tenant: TenantId) -> tokio::sync::OwnedMutexGuard<()> {
+        let scan = {
+            let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+            scans.retain(|_, scan| scan.strong_count() > 0);
+            let known = scans.get(&tenant).and_then(Weak::upgrade);
+            let scan = known.unwrap_or_default();
+            scans.insert(tenant, Arc::downgrade(&scan));
+            scan
+        };
+        scan.lock_owned().await
+    }
+
+    /// Ends the work of all jobs, and what is being done of what is due; they go on when the
+    /// directory is opened again.
     pub(crate) async fn close(&self) {
         self.is_closing.store(true, Ordering::Release);
+        let until = Instant::now() + CLOSE_WAIT;
+        let due = tokio::time::timeout_at(until, self.due.lock()).await;
+        if due.is_err() {
+            tracing::warn!("closing while a key is being destroyed; it goes on at the next start");
+        }
+        if self.all_ended(until).await {
+            return;
+        }
+        let live: Vec<_> = self.live().values().map(Arc::clone).collect();
+        for live in live {
+            tracing::warn!(job = %live.name, "broke a job off: it goes on at the next start");
+            live.task.get().into_iter().for_each(AbortHandle::abort);
+        }
+        self.all_ended(Instant::now() + ABORT_WAIT).await;
+    }
+
+    /// Waits for the end of all jobs.
+    async fn all_ended(&self, until: Instant) -> bool {
         loop {
             let live: Vec<_> = self.live().values().map(Arc::clone).collect();
-            let Some(first) = live.first() else { return };
+            let Some(first) = live.first() else { return true };
+            if Instant::now() >= until {
+                return false;
+            }
             for live in &live {
                 live.wake.notify_one();
             }
@@ -222,18 +354,28 @@ impl Jobs {
         self.of(tenant_key).iter().any(|live| live.row().kind == kind)
     }
 
+    /// Jobs of a tenant that have not ended, without purges.
+    fn count_of(&self, tenant: TenantId) -> usize {
+        let live = self.live();
+        let is_counted = |row: &JobRow| row.kind != JobKind::Purge && row.ended_ms.is_none();
+        let of = live.values().filter(|live| live.tenant == tenant);
+        of.filter(|live| is_counted(&live.row())).count()
+    }
+
+    /// The jobs of a key that have not ended; one that has may be on the list for a moment more.
     fn of(&self, tenant_key: TenantKeyId) -> Vec<Arc<Live>> {
         let live = self.live();
-        let of = live.values().filter(|live| live.row().tenant_key == tenant_key);
-        of.map(Arc::clone).collect()
+        let is_of = |row: &JobRow| row.tenant_key == tenant_key && row.ended_ms.is_none();
+        live.values().filter(|live| is_of(&live.row())).map(Arc::clone).collect()
     }
 }
 
 impl Engine {
-    /// Starts a job. A running one of the same kind on the same key is answered instead.
+    /// Starts a job. A running one that does the same is answered instead.
     ///
     /// # Errors
-    /// - [`ErrorKind::Conflict`]: a job runs on the key that this one cannot run beside.
+    /// - [`ErrorKind::Conflict`]: a job runs on the key that this one cannot run beside, or the
+    ///   tenant has as many jobs as it may.
     /// - [`ErrorKind::KeyDestroyed`], [`ErrorKind::KeyDisabled`], [`ErrorKind::KeyUnusable`]: of
     ///   the key. [`ErrorKind::NotFound`]: there is none.
     /// - [`ErrorKind::Misuse`]: the node alone starts jobs of this kind, or a rate of 0.
@@ -307,9 +449,15 @@ impl Inner {
     /// Writes a job down and begins it.
     async fn start(self: &Arc<Self>, purpose: &Purpose, request: JobRequest) -> Result<JobInfo> {
         let _one_at_a_time = self.jobs.starting.lock().await;
+        self.jobs.check_open()?;
         let ns = self.tenants.namespace(purpose.tenant)?;
+        let material = self.kms.describe(purpose.tenant, request.tenant_key)?.current_material;
         let others = self.jobs.of(request.tenant_key);
-        if let Some(same) = others.iter().find(|live| live.row().kind == request.kind) {
+        let is_same = |row: &JobRow| {
+            let moves_on = matches!(row.kind, JobKind::Rewrap | JobKind::DeepRewrap);
+            row.kind == request.kind && (!moves_on || row.material == material)
+        };
+        if let Some(same) = others.iter().find(|live| is_same(&live.row())) {
             return Ok(same.info());
         }
         // Binding anew would hide from the other which data keys are old.
@@ -318,7 +466,13 @@ impl Inner {
             return Err(Error::new(ErrorKind::Conflict, "start a job beside one that is at work")
                 .with_advice("let it end, or cancel it"));
         }
-        let material = self.kms.describe(purpose.tenant, request.tenant_key)?.current_material;
+        let is_counted = request.kind != JobKind::Purge;
+        if is_counted && self.jobs.count_of(purpose.tenant) >= LIVE_MAX {
+            let what = format!("start a job beside {LIVE_MAX} of the tenant's");
+            return Err(
+                Error::new(ErrorKind::Conflict, what).with_advice("let one end, or cancel it")
+            );
+        }
         let now_ms = self.env.clock.now_ms();
         let name = JobName::new(&*self.env.rng, now_ms);
         let row = JobRow::new(&request, material, now_ms, purpose.principal.as_str());
@@ -338,10 +492,14 @@ impl Inner {
             is_cancelled: AtomicBool::new(false),
             wake: Notify::new(),
             ended: Notify::new(),
+            turn: Mutex::default(),
+            paid: Mutex::new(Instant::now()),
+            task: OnceLock::new(),
         });
         let info = live.info();
         self.jobs.live().insert(name, Arc::clone(&live));
-        tokio::spawn(run::run(Arc::downgrade(self), live));
+        let task = tokio::spawn(run::run(Arc::downgrade(self), Arc::clone(&live)));
+        let _ = live.task.set(task.abort_handle());
         info
     }
 

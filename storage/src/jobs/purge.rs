@@ -43,9 +43,10 @@ impl Inner {
         tenant_key: TenantKeyId,
     ) -> Result<()> {
         let mut pages = BucketKeyPages::new(ns);
-        while let Some(rows) = pages.next().await? {
+        while let Some(page) = pages.next().await? {
             let mut draft = Draft::default();
-            for (name, held, row) in rows {
+            // A row that does not decode stays: whatever its wrap was under, it may be another's.
+            for (name, held, row) in page.rows {
                 if row.tenant_key != tenant_key || row.wrapped.is_none() {
                     continue;
                 }

@@ -1,8 +1,8 @@
 //! Re-encryption: every object under a key gets a new data key and new ciphertext.
 //!
-//! An object is old if it is under an epoch made before the job began; what the job writes goes
-//! under later ones, so that a scan at the end can tell. While the job is at work a copy shares no
-//! content under its key.
+//! An object is old if it is under an epoch that is closed: the job closes all that are there once
+//! it is registered. What is written then goes under later ones, so a scan at the end can tell.
+//! While the job is registered a copy shares no content under its key.
 //! Owns: the order of one object's steps. Knows nothing of: where bytes lie.
 //!
 //! Invariants
@@ -12,19 +12,16 @@
 //!   and streams in the release queue.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use bytes::Bytes;
 use kluis_kms::{ContentScope, DataKey, KeyUse};
 
-use super::Live;
-use super::objects::{Old, Place, begin_verify, behind, is_damage, note_damage};
+use super::objects::{Moved, Old, Place, begin_verify, behind, is_damage, say_damage};
 use super::row::JobRow;
 use super::run::{Step, Work, pause};
 use super::scan::page;
+use super::{Jobs, Live};
 use crate::blob::Lane;
 use crate::body::{Body, BodyFuture};
 use crate::commit::Draft;
@@ -38,12 +35,14 @@ use crate::namespace::Table;
 use crate::put::{publish_stream, seal_manifest};
 use crate::release::{Pin, queue_row};
 use crate::requests::GetRequest;
-use crate::rows::{ContentRow, Manifest, ObjectRow, StreamRef};
+use crate::rows::{Manifest, ObjectRow, StreamRef};
 use crate::stream::{StreamPlan, WrittenStream};
-use crate::types::{Conditions, ContentId, StreamId};
+use crate::types::{Conditions, ContentId, EXTENT_BYTES, StreamId};
 
 /// Object rows looked at in one step; each object that is old is read and written in it.
 const STEP_ROWS: usize = 16;
+/// How often a job looks whether it may open an object.
+pub(super) const OPEN_EVERY: Duration = Duration::from_millis(200);
 /// Bytes of one unit of the job's rate.
 const MIB: u64 = 1 << 20;
 
@@ -69,33 +68,21 @@ impl Inner {
         work: &mut Work,
         row: &mut JobRow,
     ) -> Result<Step> {
+        let Some(_open) = self.jobs.objects.try_take() else { return Ok(Step::Later(OPEN_EVERY)) };
         let page = page(&work.ns, Table::Objects, &[], &row.cursor, STEP_ROWS).await?;
         for (rest, value) in &page.rows {
             let old = self.old_row(work, row, Table::Objects, (rest, value)).await?;
-            if let Some(old) = old.filter(|old| !old.is_customers) {
-                let rate = Rate::new(row.rate_max, live);
-                match self.reencrypt(work, row, &old, rate).await {
-                    Ok(bytes) => {
-                        row.done += 1;
-                        row.bytes += bytes;
-                    }
-                    // It was replaced meanwhile, by something new or by a job's end.
-                    Err(error) if error.kind() == ErrorKind::Conflict => {
-                        if live.is_cancelled.load(Ordering::Acquire)
-                            || self.jobs.is_closing.load(Ordering::Acquire)
-                        {
-                            return Ok(Step::More(1));
-                        }
-                    }
-                    Err(error) if is_damage(&error) => note_damage(row, &error),
-                    Err(error) => return Err(error),
-                }
-                behind(row, rest);
-                *live.row() = row.clone();
-                if live.is_cancelled.load(Ordering::Acquire) {
-                    return Ok(Step::More(1));
-                }
+            let Some(old) = old else { continue };
+            if let Moved::Anew(bytes) = self.reencrypt_row(live, work, row, &old).await? {
+                row.done += 1;
+                row.bytes += bytes;
             }
+            if self.jobs.is_over(live) {
+                // The row may not be done: the job goes on with it, if at all.
+                return Ok(Step::More(0));
+            }
+            behind(row, rest);
+            *live.row() = row.clone();
         }
         match page.next {
             Some(next) => row.cursor = next,
@@ -103,6 +90,30 @@ impl Inner {
         }
         // The bytes were paid for one by one.
         Ok(Step::More(0))
+    }
+
+    /// Re-encrypts what is in a row, if it can.
+    pub(super) async fn reencrypt_row(
+        self: &Arc<Self>,
+        live: &Live,
+        work: &Work,
+        row: &JobRow,
+        old: &Old,
+    ) -> Result<Moved> {
+        if old.is_customers {
+            return Ok(Moved::Customers);
+        }
+        let rate = Rate { max: row.rate_max, live, jobs: &self.jobs };
+        match self.reencrypt(work, row, old, rate).await {
+            Ok(bytes) => Ok(Moved::Anew(bytes)),
+            // It was replaced meanwhile by something new, or the job is over.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(Moved::Not),
+            Err(error) if is_damage(&error) => {
+                say_damage(row, &error);
+                Ok(Moved::Damaged)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Re-encrypts one object; its plaintext bytes.
@@ -121,8 +132,7 @@ impl Inner {
         let of = (object_key, &held.row);
         let opened = self.open_row(ns, purpose, bucket, of, KeyUse::Read).await?;
         let changed = || Error::new(ErrorKind::Conflict, "re-encrypt an object that changed");
-        let record = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
-        let record = ContentRow::decode(&record.ok_or_else(changed)?)?;
+        let record = self.record_of(ns, (bucket, object_key), &held).await?;
         let (_, _, manifest) =
             open_content(ns, (bucket, object_key), (&held, &opened), &record, None)?;
         let request = GetRequest {
@@ -137,8 +147,7 @@ impl Inner {
         if reply.info.version != held.row.version {
             return Err(changed());
         }
-        let (keys, since_ms) = (&self.keys, row.started_ms);
-        let access = keys.for_write_since(ns, purpose, bucket.id, row.tenant_key, since_ms).await?;
+        let access = self.keys.for_write(ns, purpose, bucket.id, Some(row.tenant_key)).await?;
         let body = OldBody { reader: reply.body, pending: Bytes::new(), rate };
         let content = self.write_again(work, &access.permit, manifest, body).await?;
         let inline = content.whole.as_ref().is_some_and(|(_, written)| written.inline.is_some());
@@ -225,30 +234,32 @@ impl Inner {
     }
 }
 
-/// How fast an object may be read, and whether it should be read on.
+/// How fast objects may be read, and whether this one should be read on.
 struct Rate<'a> {
     max: Option<u32>,
     live: &'a Live,
-    began: Instant,
-    bytes: u64,
+    jobs: &'a Jobs,
 }
 
-impl<'a> Rate<'a> {
-    fn new(max: Option<u32>, live: &'a Live) -> Self {
-        Self { max, live, began: Instant::now(), bytes: 0 }
+impl Rate<'_> {
+    /// Pays for bytes that were read.
+    fn pay(&self, bytes: usize) -> Result<()> {
+        let bytes = bytes as u64;
+        let whole = pause(self.max, bytes / MIB);
+        let rest = pause(self.max, bytes % MIB) / u32::try_from(MIB).expect("2^20");
+        self.live.charge(whole + rest);
+        self.check()
     }
 
-    /// Waits until so many more bytes are due.
-    async fn pay(&mut self, bytes: usize) -> Result<()> {
-        self.bytes += bytes as u64;
-        if self.live.is_cancelled.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Conflict, "re-encrypt in a job that was cancelled"));
-        }
-        let whole = pause(self.max, self.bytes / MIB);
-        let rest = pause(self.max, self.bytes % MIB) / u32::try_from(MIB).expect("2^20");
-        let ahead = (whole + rest).saturating_sub(self.began.elapsed());
-        if ahead > Duration::from_millis(1) {
-            tokio::time::sleep(ahead).await;
+    /// Waits until what was paid for is due, while others have the turn.
+    async fn rest(&self) -> Result<()> {
+        self.live.rest(self.jobs).await;
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.jobs.is_over(self.live) {
+            return Err(Error::new(ErrorKind::Conflict, "re-encrypt in a job that is over"));
         }
         Ok(())
     }
@@ -301,12 +312,16 @@ impl Body for OneStream<'_, '_> {
                 }
                 return Ok(None);
             }
+            // Between extents no buffer of the pool waits for more.
+            if (self.size - self.left).is_multiple_of(EXTENT_BYTES) {
+                self.body.rate.rest().await?;
+            }
             if self.body.pending.is_empty() {
                 let next = self.body.reader.next().await?;
                 self.body.pending = next.ok_or_else(|| {
                     Error::new(ErrorKind::Corrupt, "read an object: it ended before its length")
                 })?;
-                self.body.rate.pay(self.body.pending.len()).await?;
+                self.body.rate.pay(self.body.pending.len())?;
             }
             let pending = self.body.pending.len() as u64;
             let take = usize::try_from(pending.min(self.left)).unwrap_or(usize::MAX);

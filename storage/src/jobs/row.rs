@@ -64,6 +64,8 @@ pub(crate) enum Phase {
     VerifyObjects = 7,
     /// As `VerifyObjects`, the second table.
     VerifyUploads = 8,
+    /// Closes the epochs that are there: what is written from then on is new.
+    Close = 9,
 }
 
 impl Phase {
@@ -78,6 +80,7 @@ impl Phase {
             6 => Self::Uploads,
             7 => Self::VerifyObjects,
             8 => Self::VerifyUploads,
+            9 => Self::Close,
             _ => return None,
         })
     }
@@ -100,12 +103,14 @@ pub(crate) struct JobRow {
     pub(crate) done: u64,
     pub(crate) total: u64,
     pub(crate) bytes: u64,
-    /// Found by the verifying scan that is under way.
+    /// Found by the verifying scan that is under way: old, and moved or to be moved once more.
     pub(crate) found: u64,
-    /// Passed over in this pass: they open only with their customer's key.
+    /// As `found`, but they open only with their customer's key.
     pub(crate) skipped: u64,
-    /// Passed over in this pass: they do not verify.
+    /// As `found`, but they do not verify, so they stay as they are.
     pub(crate) damaged: u64,
+    /// Found by that scan, of this key or of another: they cannot even be read.
+    pub(crate) unreadable: u64,
     /// Uploads that were open when it began.
     pub(crate) uploads: u64,
     pub(crate) remaining: Option<u64>,
@@ -138,6 +143,7 @@ impl JobRow {
             found: 0,
             skipped: 0,
             damaged: 0,
+            unreadable: 0,
             uploads: 0,
             remaining: None,
             rate_max: request.rate_max,
@@ -145,6 +151,12 @@ impl JobRow {
             cause: String::new(),
             cursor: Vec::new(),
         }
+    }
+
+    /// Goes to the start of a scan: nothing is found yet.
+    pub(super) fn enter_scan(&mut self, phase: Phase) {
+        (self.found, self.skipped, self.damaged, self.unreadable) = (0, 0, 0, 0);
+        self.enter(phase);
     }
 
     /// Goes to the start of a phase.
@@ -200,7 +212,7 @@ impl JobRow {
         value.u8(self.phase as u8).u8(self.pass);
         value.u64(self.started_ms).u64(self.updated_ms).u64(self.ended_ms.unwrap_or(NONE));
         value.u64(self.done).u64(self.total).u64(self.bytes).u64(self.found);
-        value.u64(self.skipped).u64(self.damaged).u64(self.uploads);
+        value.u64(self.skipped).u64(self.damaged).u64(self.unreadable).u64(self.uploads);
         value.u64(self.remaining.unwrap_or(NONE)).u32(self.rate_max.unwrap_or(0));
         value.long(self.principal.as_bytes()).long(self.cause.as_bytes()).long(&self.cursor);
         value.0
@@ -241,6 +253,7 @@ impl JobRow {
             found: reader.u64()?,
             skipped: reader.u64()?,
             damaged: reader.u64()?,
+            unreadable: reader.u64()?,
             uploads: reader.u64()?,
             remaining: Some(reader.u64()?).filter(|number| *number != NONE),
             rate_max: Some(reader.u32()?).filter(|number| *number != 0),

@@ -23,13 +23,18 @@ use crate::types::{BucketId, BucketInfo};
 /// Rows looked at in one step.
 pub(super) const PAGE_ROWS: usize = 256;
 /// How long a job works before others get their turn.
-const TURN: Duration = Duration::from_secs(1);
+pub(super) const TURN: Duration = Duration::from_secs(1);
 /// Progress is written down this often, or after so many steps: what a crash does again.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// See [`WRITE_EVERY`].
 const WRITE_STEPS: u64 = 256;
 /// How often a job that waits for its key looks again.
 const WAIT: Duration = Duration::from_secs(1);
+/// How long a job rests after a commit of its was refused; twice as long after each further one,
+/// up to [`CONFLICT_MAX`].
+const CONFLICT_MIN: Duration = Duration::from_millis(20);
+/// See [`CONFLICT_MIN`].
+const CONFLICT_MAX: Duration = Duration::from_secs(5);
 /// How often a pass is begun over before the job gives up: something writes under old keys faster
 /// than they are moved, or keeps doing so.
 pub(super) const PASSES_MAX: u8 = 5;
@@ -56,6 +61,8 @@ pub(super) struct Work {
     pub(super) old: HashMap<(BucketId, u32), bool>,
     written: Instant,
     unwritten: u64,
+    /// Refused commits in a row.
+    conflicts: u32,
 }
 
 /// What a job does after a turn.
@@ -65,24 +72,37 @@ enum Next {
     Turn,
 }
 
+/// Takes a job off the list when its task is gone, however it went.
+struct Registered {
+    engine: Weak<Inner>,
+    live: Arc<Live>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        drop(self.live.turn().take());
+        if let Some(inner) = self.engine.upgrade() {
+            inner.jobs.live().remove(&self.live.name);
+        }
+        self.live.ended.notify_waiters();
+        self.live.ended.notify_one();
+    }
+}
+
 /// Drives a job until it ends or the engine is gone.
 pub(super) async fn run(engine: Weak<Inner>, live: Arc<Live>) {
-    if let Err(error) = drive(&engine, &live).await {
-        let job = live.name;
+    let registered = Registered { engine, live };
+    if let Err(error) = drive(&registered.engine, &registered.live).await {
+        let job = registered.live.name;
         tracing::warn!(%job, %error, "a job stopped; it goes on when the node starts again");
     }
-    if let Some(inner) = engine.upgrade() {
-        inner.jobs.live().remove(&live.name);
-    }
-    live.ended.notify_waiters();
-    live.ended.notify_one();
 }
 
 async fn drive(engine: &Weak<Inner>, live: &Arc<Live>) -> Result<()> {
     let gone = || Error::new(ErrorKind::Unavailable, "run a job: the node is closing");
-    let (ns, turns) = {
+    let (ns, lane) = {
         let inner = engine.upgrade().ok_or_else(gone)?;
-        (inner.tenants.namespace(live.tenant)?, Arc::clone(&inner.jobs.turns))
+        (inner.tenants.namespace(live.tenant)?, Arc::clone(inner.jobs.lane(live)))
     };
     let mut work = Work {
         ns,
@@ -91,24 +111,24 @@ async fn drive(engine: &Weak<Inner>, live: &Arc<Live>) -> Result<()> {
         old: HashMap::new(),
         written: Instant::now(),
         unwritten: 0,
+        conflicts: 0,
     };
     loop {
+        // Whoever is to leave off needs no turn for it.
+        if engine.upgrade().ok_or_else(gone)?.interrupted(live, &mut work).await? {
+            return Ok(());
+        }
         let turn = tokio::select! {
-            turn = turns.acquire() => turn.map_err(|_| gone())?,
-            () = live.wake.notified() => {
-                let inner = engine.upgrade().ok_or_else(gone)?;
-                if inner.interrupted(live, &mut work).await? {
-                    return Ok(());
-                }
-                continue;
-            }
+            turn = lane.take(live.tenant) => turn,
+            () = live.wake.notified() => continue,
         };
+        *live.turn() = Some(turn);
         let next = {
             let inner = engine.upgrade().ok_or_else(gone)?;
-            inner.turn(live, &mut work).await?
+            inner.turn(live, &mut work).await
         };
-        drop(turn);
-        match next {
+        drop(live.turn().take());
+        match next? {
             Next::Ended => return Ok(()),
             Next::Turn => tokio::task::yield_now().await,
             Next::Sleep(time) => {
@@ -158,6 +178,7 @@ impl Inner {
             row.updated_ms = self.env.clock.now_ms();
             let (rate_max, is_new) = (row.rate_max, row.phase != phase);
             *live.row() = row;
+            work.conflicts = 0;
             match step {
                 Step::Ended => {
                     self.end(live, work).await?;
@@ -213,7 +234,11 @@ impl Inner {
                 Ok(Next::Sleep(WAIT))
             }
             // Its rows change while they are moved: again, from what they are now.
-            ErrorKind::Conflict => Ok(Next::Turn),
+            ErrorKind::Conflict => {
+                let rest = CONFLICT_MIN.saturating_mul(1 << work.conflicts.min(16));
+                work.conflicts = work.conflicts.saturating_add(1);
+                Ok(Next::Sleep(rest.min(CONFLICT_MAX)))
+            }
             _ => {
                 let mut ended = live.row().clone();
                 ended.say(&why.to_string());
@@ -237,12 +262,13 @@ impl Inner {
             Phase::Fence => self.fence_step(work, row).await,
             Phase::Index => self.index_step(work, row).await,
             Phase::VerifyKeys => self.verify_keys_step(work, row).await,
+            Phase::Close => self.close_step(work, row).await,
             Phase::Drain => self.drain_step(work, row).await,
             Phase::Objects if row.kind == JobKind::Reencrypt => {
                 self.reencrypt_step(live, work, row).await
             }
             Phase::Objects | Phase::Uploads => self.move_step(work, row).await,
-            Phase::VerifyObjects | Phase::VerifyUploads => self.verify_step(work, row).await,
+            Phase::VerifyObjects | Phase::VerifyUploads => self.verify_step(live, work, row).await,
         }
     }
 
@@ -260,7 +286,7 @@ impl Inner {
         };
         row.enter(match row.kind {
             JobKind::Rewrap | JobKind::DeepRewrap => Phase::Fence,
-            JobKind::Reencrypt => Phase::Drain,
+            JobKind::Reencrypt => Phase::Close,
             JobKind::Purge => Phase::Objects,
         });
         Ok(Step::More(0))

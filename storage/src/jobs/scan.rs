@@ -45,6 +45,13 @@ pub(super) fn after(rest: &[u8]) -> Vec<u8> {
     [rest, &[0]].concat()
 }
 
+/// Some K rows.
+pub(super) struct KeyPage {
+    pub(super) rows: Vec<(RowName, Bytes, BucketKeyRow)>,
+    /// Rows that do not decode.
+    pub(super) damaged: u64,
+}
+
 /// Every K row of a namespace, a page at a time.
 pub(super) struct BucketKeyPages<'a> {
     ns: &'a TenantNs,
@@ -56,16 +63,26 @@ impl<'a> BucketKeyPages<'a> {
         Self { ns, from: Some(Vec::new()) }
     }
 
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<(RowName, Bytes, BucketKeyRow)>>> {
+    pub(super) async fn next(&mut self) -> Result<Option<KeyPage>> {
         let Some(from) = self.from.take() else { return Ok(None) };
-        let page = page(self.ns, Table::BucketKeys, &[], &from, super::run::PAGE_ROWS).await?;
-        self.from = page.next;
-        let rows = page.rows.into_iter();
-        rows.map(|(rest, held)| {
-            let row = BucketKeyRow::decode(&held)?;
-            Ok((RowName::decode(&rest)?, held, row))
-        })
-        .collect::<Result<Vec<_>>>()
-        .map(Some)
+        let (page, next) = key_page(self.ns, &from).await?;
+        self.from = next;
+        Ok(Some(page))
     }
+}
+
+/// The K rows of a namespace from `from` on, and where the next page begins.
+pub(super) async fn key_page(ns: &TenantNs, from: &[u8]) -> Result<(KeyPage, Option<Vec<u8>>)> {
+    let page = page(ns, Table::BucketKeys, &[], from, super::run::PAGE_ROWS).await?;
+    let mut keys = KeyPage { rows: Vec::new(), damaged: 0 };
+    for (rest, held) in page.rows {
+        match (RowName::decode(&rest), BucketKeyRow::decode(&held)) {
+            (Ok(name), Ok(row)) => keys.rows.push((name, held, row)),
+            (Err(error), _) | (_, Err(error)) => {
+                keys.damaged += 1;
+                tracing::warn!(tenant = %ns.tenant(), %error, "a bucket key's row does not decode");
+            }
+        }
+    }
+    Ok((keys, page.next))
 }

@@ -5,7 +5,7 @@ use kluis_kms::{CustomerKey, Purpose};
 use super::{OpenUpload, PART, part_row_key, upload_row_key};
 use crate::blob::Lane;
 use crate::body::{Body, CopyBody};
-use crate::copy::unchanged_is_failed;
+use crate::copy::{check_tenant, unchanged_is_failed};
 use crate::digest::{Checksum, ChecksumAlgorithm};
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,6 +68,7 @@ impl Engine {
         purpose: &Purpose,
         request: UploadPartCopy<'_>,
     ) -> Result<PartReceipt> {
+        check_tenant(purpose, request.source_purpose)?;
         let info =
             self.upload_info(purpose, request.bucket, request.object_key, request.upload).await?;
         let source = GetRequest {
@@ -78,7 +79,7 @@ impl Engine {
             part_number: None,
             customer_key: request.source_customer_key.clone(),
         };
-        let reply = self.get(purpose, source).await.map_err(unchanged_is_failed)?;
+        let reply = self.get(request.source_purpose, source).await.map_err(unchanged_is_failed)?;
         let GetReply { range, body, .. } = reply;
         let algorithm = info.checksum.map_or(ChecksumAlgorithm::Crc64Nvme, |(kind, _)| kind);
         let size = range.end - range.start;

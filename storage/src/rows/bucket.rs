@@ -93,6 +93,8 @@ pub(crate) fn decode_bucket(name: BucketName, value: &[u8]) -> Result<BucketInfo
 
 /// The version byte of a `K` row that an index row stands for.
 const INDEXED: u8 = 2;
+/// As [`INDEXED`], of an epoch that takes no new objects any more.
+const CLOSED: u8 = 3;
 
 /// The value of a `K` row: a wrapped bucket key.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,6 +107,9 @@ pub(crate) struct BucketKeyRow {
     pub(crate) born_material: u32,
     /// Whether an index row stands for it: builds before the index wrote none.
     pub(crate) is_indexed: bool,
+    /// Whether it takes no new objects any more, because a re-encryption moves what is under it.
+    /// Never without `is_indexed`.
+    pub(crate) is_closed: bool,
     /// Gone once the tenant key was destroyed: the row then only keeps its number from being used
     /// again.
     pub(crate) wrapped: Option<WrappedKey>,
@@ -117,7 +122,11 @@ impl BucketKeyRow {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut value = if self.is_indexed { Writer(vec![INDEXED]) } else { Writer::versioned() };
+        let mut value = match (self.is_indexed, self.is_closed) {
+            (false, _) => Writer::versioned(),
+            (true, false) => Writer(vec![INDEXED]),
+            (true, true) => Writer(vec![CLOSED]),
+        };
         value.put(self.tenant_key.as_bytes()).u64(self.created_ms).u32(self.uses);
         if self.is_indexed {
             value.u32(self.born_material);
@@ -127,7 +136,8 @@ impl BucketKeyRow {
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self> {
-        let is_indexed = value.first() == Some(&INDEXED);
+        let is_closed = value.first() == Some(&CLOSED);
+        let is_indexed = is_closed || value.first() == Some(&INDEXED);
         let mut reader = if is_indexed {
             let mut reader = Reader::new(value, "bucket key row");
             reader.u8()?;
@@ -146,7 +156,7 @@ impl BucketKeyRow {
         let first = || wrapped.as_ref().map_or(0, WrappedKey::wrapping_version);
         let born_material = born_material.unwrap_or_else(first);
         reader.end()?;
-        Ok(Self { tenant_key, created_ms, uses, born_material, is_indexed, wrapped })
+        Ok(Self { tenant_key, created_ms, uses, born_material, is_indexed, is_closed, wrapped })
     }
 }
 

@@ -158,6 +158,7 @@ impl World<'_> {
         let (from, to) = (object(from), object(to));
         let request = CopyRequest {
             source: (&self.bucket, &from),
+            source_purpose: &self.tenant.purpose,
             source_conditions: Conditions::default(),
             source_customer_key,
             bucket: &self.bucket,
@@ -178,6 +179,7 @@ impl World<'_> {
         let upload = self.begin(&to, ends.1).await;
         let request = |source_customer_key, customer_key| UploadPartCopy {
             source: (&self.bucket, &from),
+            source_purpose: &self.tenant.purpose,
             source_conditions: Conditions::default(),
             source_customer_key,
             range: Some(range),

@@ -186,6 +186,7 @@ async fn copies_share_a_content_and_survive_each_other() {
         let (a, b) = (object("a"), object("b"));
         let request = |conditions| CopyRequest {
             source: (&from, &a),
+            source_purpose: &tenant.purpose,
             source_conditions: Conditions::default(),
             source_customer_key: None,
             bucket: &to,
@@ -204,7 +205,7 @@ async fn copies_share_a_content_and_survive_each_other() {
         }
         tenant.delete(&from, "a").await.unwrap();
         assert!(tenant.get(&to, "b").await.unwrap() == body);
-        let tags = tenant.engine().object_tags(&tenant.purpose, &to, &b).await.unwrap();
+        let tags = tenant.engine().object_tags(&tenant.purpose, &to, &b).await.unwrap().0;
         assert_eq!(tags.0, vec![("tag".to_owned(), "value".to_owned())]);
         tenant.delete(&to, "b").await.unwrap();
         assert_eq!(tenant.get(&to, "b").await.unwrap_err().kind(), ErrorKind::NotFound);
@@ -216,6 +217,7 @@ async fn copies_share_a_content_and_survive_each_other() {
     let (a, b) = (object("a"), object("b"));
     let request = CopyRequest {
         source: (&from, &a),
+        source_purpose: &tenant.purpose,
         source_conditions: Conditions::default(),
         source_customer_key: None,
         bucket: &to,
