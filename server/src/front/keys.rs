@@ -7,6 +7,7 @@
 //! - Clients of this API sign the hash of a body without sending it, so the body is read before the
 //!   signature is verified; but only once the request names an access key that exists, with a
 //!   scope, a time and signed headers that are right, and under the budget for bodies.
+//! - What carries plaintext comes over TLS, or does not leave the machine.
 //! - Every answer is JSON, errors and panics included.
 
 use std::future::Future;
@@ -23,9 +24,9 @@ use zeroize::Zeroizing;
 
 use super::admission;
 use super::record::Record;
-use super::{Front, empty};
+use super::{Front, empty, is_private};
 use crate::auth::sigv4::Service;
-use crate::http::ResponseBody;
+use crate::http::{Peer, ResponseBody};
 use crate::key_policy::Origin;
 use crate::kms::error::{self, KmsError};
 use crate::kms::{self, BODY_BYTES_MAX, KmsApi, KmsRequest, Served};
@@ -83,6 +84,7 @@ impl Front {
             return Err(error::missing_token());
         }
         self.authenticator.check_claim(&parts, Service::Kms).map_err(refused)?;
+        refuse_in_clear(target(&parts), &record.peer)?;
         let declared = admission::wire_bytes(&parts.headers);
         let most = declared.unwrap_or(BODY_BYTES_MAX as u64);
         if most > BODY_BYTES_MAX as u64 {
@@ -99,6 +101,13 @@ impl Front {
         let origin = Origin { ip, is_tls: record.peer.is_tls };
         self.kms.serve(KmsRequest { user, request_id, origin, target, body }).await
     }
+}
+
+/// Refuses what carries plaintext over a network that others can read. It came in clear already;
+/// its sender learns of it, and no answer follows.
+pub(super) fn refuse_in_clear(target: &str, peer: &Peer) -> Result<(), KmsError> {
+    let is_refused = kms::carries_plaintext(target) && !is_private(peer);
+    if is_refused { Err(error::in_clear()) } else { Ok(()) }
 }
 
 /// The service that the credential of a request names.

@@ -16,6 +16,14 @@ use super::keys::{ConditionKey, ValueKind};
 use super::pattern;
 use crate::auth::amz_date::AmzDate;
 
+/// The condition key with the reason of an access.
+const REASON: &str = "kluis:Reason";
+/// The only reason that a policy is ever asked about.
+const REASON_OF_CALLS: &str = "customer-initiated";
+/// The reason that jobs work for. No policy is asked at their steps, so a condition on it would
+/// promise what does not happen.
+const REASON_OF_JOBS: &str = "tenant-job";
+
 /// What a request brings along.
 pub(super) trait Values {
     /// The values of a key; none if the request has no such key.
@@ -129,7 +137,15 @@ impl Condition {
         let read = |value: &String| {
             test.operand(value).ok_or_else(|| format!("{operator} on {key} has an unfit value"))
         };
-        let operands = values.iter().map(read).collect::<Result<_, _>>()?;
+        let operands: Vec<_> = values.iter().map(read).collect::<Result<_, _>>()?;
+        if condition_key == ConditionKey::Known(REASON) {
+            let seen = |reason| operands.iter().any(|operand| test.matches(operand, reason));
+            if seen(REASON_OF_JOBS) && !seen(REASON_OF_CALLS) {
+                return Err(format!(
+                    "{key} is never {REASON_OF_JOBS}: a job is decided on when it is started"
+                ));
+            }
+        }
         Ok(Self { test, is_negated, is_if_exists, quantifier, key: condition_key, operands })
     }
 

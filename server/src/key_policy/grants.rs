@@ -15,7 +15,7 @@ use super::document::{Verdict, user_of_arn};
 use super::error::{DeniedBy, PolicyError};
 use super::grant::{GRANT_ID_CHARS, Grant, NewGrant};
 use super::request::Asker;
-use super::{Authority, KeyPolicies, lock};
+use super::{Authority, KeyPolicies};
 
 /// Grants of one key. AWS KMS allows 50,000; here all of a key's grants are read at once.
 const GRANTS_MAX: usize = 256;
@@ -73,7 +73,7 @@ impl KeyPolicies {
         let kind = new.constraint.as_ref().map(|one| vec![one.kind().to_owned()]);
         of_verb.extend(kind.map(|kind| ("kms:GrantConstraintType", kind)));
 
-        let _change = lock(&self.changes);
+        let _change = self.changes.lock(asker.user.tenant);
         let rules = self.rules(asker.user, id);
         let authority = self.authority(asker, ACTION, id, (&rules, &of_verb))?;
         if authority == Authority::Grant {
@@ -181,7 +181,7 @@ impl KeyPolicies {
         self.check_exists(asker.user, id)?;
         check_grant_id(grant_id)?;
         let of_verb = [("kms:GrantIsForAWSResource", vec!["false".to_owned()])];
-        let _change = lock(&self.changes);
+        let _change = self.changes.lock(asker.user.tenant);
         let rules = self.rules(asker.user, id);
         self.authority(asker, ACTION, id, (&rules, &of_verb))?;
         rules.grant(grant_id)?;
@@ -205,14 +205,18 @@ impl KeyPolicies {
         };
         self.check_exists(asker.user, id)?;
         check_grant_id(grant_id)?;
-        let _change = lock(&self.changes);
+        let _change = self.changes.lock(asker.user.tenant);
         let rules = self.rules(asker.user, id);
-        let grant = rules.grant(grant_id)?;
+        // Who has no right to it is not told whether there is such a grant.
+        let grant = rules.grant(grant_id);
         let verdict = self.verdict(asker, ACTION, id, (&rules, &[]));
         let arn = asker.user.arn();
         let operation = ACTION.trim_start_matches(NAMESPACE);
-        let is_holder = grant.grantee == arn && grant.operations.iter().any(|o| o == operation);
-        let is_party = asker.user.is_root || grant.retiring.as_ref() == Some(&arn) || is_holder;
+        let is_named = |grant: &&Grant| {
+            let is_holder = grant.grantee == arn && grant.operations.iter().any(|o| o == operation);
+            grant.retiring.as_ref() == Some(&arn) || is_holder
+        };
+        let is_party = asker.user.is_root || grant.as_ref().is_ok_and(is_named);
         match verdict {
             Verdict::Denied(sid) => {
                 return Err(self.denied(asker.user, ACTION, Some(id), Some(DeniedBy(sid))).into());
@@ -223,6 +227,7 @@ impl KeyPolicies {
                 return Err(self.denied(asker.user, ACTION, Some(id), None).into());
             }
         }
+        grant?;
         self.change(asker, ACTION, id, (grant_name(id, grant_id), None))
     }
 }

@@ -29,10 +29,10 @@ mod rights;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use kluis_kms::env::Env;
-use kluis_kms::{Kms, Purpose, Reason, Rights, TenantKeyId};
+use kluis_kms::{Kms, Purpose, Reason, Rights, TenantId, TenantKeyId};
 
 use self::cache::Cache;
 use self::directory::{KeyDirectory, grants_prefix, policy_name};
@@ -44,6 +44,7 @@ use self::request::RequestValues;
 pub(crate) use self::request::{Asker, KmsRequestContext, Origin};
 pub(crate) use self::rights::S3KeyRights;
 use crate::auth::User;
+use crate::tenant_locks::TenantLocks;
 
 /// Stands for the id of a key that is to be made, when its policy is checked.
 const KEY_TO_BE: TenantKeyId = TenantKeyId::from_bytes([0; 16]);
@@ -59,7 +60,7 @@ pub(crate) struct KeyPolicies {
     env: Env,
     cache: Cache<Rules>,
     /// Held while something is read, decided and changed.
-    changes: Mutex<()>,
+    changes: TenantLocks,
 }
 
 /// What is known of a key.
@@ -93,8 +94,16 @@ pub(crate) struct NewPolicy(Option<String>);
 
 impl KeyPolicies {
     /// The policies in `kms`, of a node in `region`.
-    pub(crate) fn new(kms: Arc<Kms>, region: &str, env: Env) -> Self {
-        Self::over(kms, region, env)
+    pub(crate) fn new(kms: &Arc<Kms>, region: &str, env: Env) -> Arc<Self> {
+        let policies = Arc::new(Self::over(Arc::clone(kms) as _, region, env));
+        // A key that is destroyed takes its policy and grants with it. Weak, since kms is in there.
+        let forgetting = Arc::downgrade(&policies);
+        kms.on_close(Arc::new(move |tenant, id| {
+            if let Some(policies) = forgetting.upgrade() {
+                policies.forget(tenant, id);
+            }
+        }));
+        policies
     }
 
     fn over(directory: Arc<dyn KeyDirectory>, region: &str, env: Env) -> Self {
@@ -104,7 +113,7 @@ impl KeyPolicies {
             s3_service: format!("s3.{region}.amazonaws.com").into(),
             env,
             cache: Cache::new(),
-            changes: Mutex::new(()),
+            changes: TenantLocks::default(),
         }
     }
 
@@ -172,7 +181,7 @@ impl KeyPolicies {
         (text, is_bypass): (&str, bool),
     ) -> Result<(), PolicyError> {
         self.check_exists(asker.user, id)?;
-        let _change = lock(&self.changes);
+        let _change = self.changes.lock(asker.user.tenant);
         let rules = self.rules(asker.user, id);
         let of_verb = bypass(is_bypass);
         self.authority(asker, PUT_ACTION, id, (&rules, &of_verb))?;
@@ -199,23 +208,6 @@ impl KeyPolicies {
         Ok(NewPolicy(Some(text.to_owned())))
     }
 
-    /// Gives a key that was just made its policy.
-    ///
-    /// # Errors
-    /// [`PolicyError::Kms`]: not written; the key is left to the account then.
-    pub(crate) fn keep_new_policy(
-        &self,
-        asker: Asker<'_>,
-        id: TenantKeyId,
-        policy: NewPolicy,
-    ) -> Result<(), PolicyError> {
-        let Some(text) = policy.0 else {
-            return Ok(());
-        };
-        let _change = lock(&self.changes);
-        self.change(asker, "kms:CreateKey", id, (policy_name(id), Some(text.into_bytes())))
-    }
-
     fn check_policy(
         &self,
         asker: Asker<'_>,
@@ -233,6 +225,11 @@ impl KeyPolicies {
 
     fn check_exists(&self, user: &User, id: TenantKeyId) -> Result<(), PolicyError> {
         self.directory.origin(user.tenant, id).map(|_| ()).ok_or(PolicyError::NotFound)
+    }
+
+    /// Forgets what was read of a key: it is destroyed, and its policy and grants with it.
+    pub(crate) fn forget(&self, tenant: TenantId, id: TenantKeyId) {
+        self.cache.forget((tenant, id));
     }
 
     /// What is known of a key of the user's tenant.
@@ -386,6 +383,13 @@ impl KeyPolicies {
     }
 }
 
+impl NewPolicy {
+    /// The entry that the key is made with, if it needs one.
+    pub(crate) fn into_entry(self, id: TenantKeyId) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        self.0.map(|text| (policy_name(id), Some(text.into_bytes())))
+    }
+}
+
 impl Rules {
     fn grant(&self, grant_id: &str) -> Result<&Grant, PolicyError> {
         let found = self.grants.iter().find(|grant| grant.grant_id == grant_id);
@@ -431,10 +435,6 @@ fn default_policy(user: &User, names_user: bool) -> String {
 
 fn bypass(is_bypass: bool) -> [(&'static str, Vec<String>); 1] {
     [("kms:BypassPolicyLockoutSafetyCheck", vec![is_bypass.to_string()])]
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -37,16 +37,16 @@ impl Told<'_> {
 impl Call {
     /// What this call tells policies of itself.
     pub(super) fn told(&self, is_dry_run: bool) -> Told<'_> {
-        let request = self.request_context(&BTreeMap::new(), Vec::new());
+        let request = self.request_context(&BTreeMap::new(), (None, Vec::new()));
         Told { call: self, request_id: &self.request_id, request, is_dry_run }
     }
 
     fn request_context(
         &self,
         context: &BTreeMap<String, String>,
-        mut extra: Conditions,
+        (alias, mut extra): (Option<&str>, Conditions),
     ) -> KmsRequestContext {
-        if let Some(alias) = self.request_alias() {
+        if let Some(alias) = alias {
             extra.push(("kms:RequestAlias", vec![alias.to_owned()]));
         }
         KmsRequestContext {
@@ -69,7 +69,9 @@ impl Call {
     ) -> Answer<()> {
         // A grant counts as soon as it is made, so its token carries nothing that would be missing.
         self.check_grant_tokens()?;
-        let request = self.request_context(context, extra);
+        // What the key was found by, and nothing else that the request holds.
+        let alias = target.and_then(|target| target.alias.as_deref());
+        let request = self.request_context(context, (alias, extra));
         let decided =
             self.api.policies.authorise(&self.user, action, target.map(Target::id), &request);
         decided.map_err(|denied| KmsError::new("AccessDeniedException", denied.to_string()))

@@ -6,8 +6,6 @@
 //! - A name is decided on and written under one lock, so that two calls cannot both make it.
 //! - The names of the default key cannot be made, moved or deleted.
 
-use std::sync::PoisonError;
-
 use kluis_kms::{KeyState, TenantKeyId};
 use serde_json::{Value, json};
 
@@ -43,7 +41,7 @@ pub(super) fn create(call: &Call) -> Answer<Reply> {
     let target = call.target("TargetKeyId", Accept::Ids)?;
     call.authorise(Some(&target))?;
     target.check_not_pending_deletion()?;
-    let _edit = call.api.directory.lock().unwrap_or_else(PoisonError::into_inner);
+    let _edit = call.api.directory.lock(call.user.tenant);
     if live_target(call, alias).is_some() {
         let arn = call.names().alias_arn(alias);
         let message = format!("An alias with the name {arn} already exists");
@@ -64,10 +62,9 @@ pub(super) fn update(call: &Call) -> Answer<Reply> {
     check_own(alias)?;
     let target = call.target("TargetKeyId", Accept::Ids)?;
     call.authorise(Some(&target))?;
-    let _edit = call.api.directory.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = present(call, alias)?;
+    let _edit = call.api.directory.lock(call.user.tenant);
     // AWS asks for the right to the key that loses the alias, too.
-    call.authorise(Some(&before))?;
+    authorised(call, alias)?;
     target.check_not_pending_deletion()?;
     let now_ms = call.api.env.clock.now_ms();
     let (made_ms, _) = times(call, alias).unwrap_or((now_ms, now_ms));
@@ -79,9 +76,8 @@ pub(super) fn update(call: &Call) -> Answer<Reply> {
 pub(super) fn delete(call: &Call) -> Answer<Reply> {
     let alias = alias_name(call)?;
     check_own(alias)?;
-    let _edit = call.api.directory.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = present(call, alias)?;
-    call.authorise(Some(&before))?;
+    let _edit = call.api.directory.lock(call.user.tenant);
+    let before = authorised(call, alias)?;
     let changes = vec![(alias_entry(alias), None), (times_entry(alias), None)];
     call.set_entries(Some(&before), changes)?;
     Ok(Reply::default())
@@ -147,8 +143,12 @@ fn live_target(call: &Call, alias: &str) -> Option<Target> {
     (info.state != KeyState::Destroyed).then(|| call.target_of(info))
 }
 
-fn present(call: &Call, alias: &str) -> Answer<Target> {
-    live_target(call, alias).ok_or_else(|| absent_alias(&call.names().alias_arn(alias)))
+/// The key that an alias names, if the caller may do the operation to it; whoever may do it to no
+/// key at all is not told that there is no such alias.
+fn authorised(call: &Call, alias: &str) -> Answer<Target> {
+    let target = live_target(call, alias);
+    call.authorise(target.as_ref())?;
+    target.ok_or_else(|| absent_alias(&call.names().alias_arn(alias)))
 }
 
 fn times(call: &Call, alias: &str) -> Option<(u64, u64)> {

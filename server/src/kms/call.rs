@@ -19,14 +19,14 @@ use kluis_kms::{
 use super::access::Conditions;
 use super::error::{self, Answer, KmsError, absent_key, disabled, invalid, not_found};
 use super::fields::{Fields, Length};
-use super::names::{ALIAS_PREFIX, Named, Names};
+use super::names::{Named, Names};
 use super::table::Operation;
 use super::{KmsApi, Turn};
 use crate::auth::User;
 use crate::key_policy::Origin;
 
 /// The longest name of a key (AWS).
-const KEY_ID_CHARS_MAX: usize = 2_048;
+pub(super) const KEY_ID_CHARS_MAX: usize = 2_048;
 /// Most grant tokens in one call (AWS).
 const GRANT_TOKENS_MAX: usize = 10;
 /// The longest grant token (AWS).
@@ -56,6 +56,8 @@ pub(super) struct Target {
     pub(super) info: TenantKeyInfo,
     /// Its ARN.
     pub(super) arn: String,
+    /// The alias that the field named it by.
+    pub(super) alias: Option<String>,
 }
 
 impl Target {
@@ -155,7 +157,13 @@ impl Call {
             }
             Named::Alias(_) if accept == Accept::Ids => Err(invalid_key_id(text)),
             _ => match names.find(&meant) {
-                Some(info) => Ok(self.target_of(info)),
+                Some(info) => {
+                    let alias = match meant {
+                        Named::Alias(alias) => Some(alias),
+                        Named::Id(_) | Named::NoArn | Named::Nothing => None,
+                    };
+                    Ok(Target { alias, ..self.target_of(info) })
+                }
                 None if text.starts_with("arn:") && text.contains(":key/") => Err(absent_key(text)),
                 None => Err(match meant {
                     Named::Alias(alias) => absent_alias(&names.alias_arn(&alias)),
@@ -169,7 +177,7 @@ impl Call {
 
     /// A key of this tenant as a target.
     pub(super) fn target_of(&self, info: TenantKeyInfo) -> Target {
-        Target { arn: self.names().key_arn(info.id), info }
+        Target { arn: self.names().key_arn(info.id), info, alias: None }
     }
 
     /// Whether the caller may do this operation to `target`, or at all.
@@ -216,15 +224,6 @@ impl Call {
     pub(super) fn check_grant_tokens(&self) -> Answer<()> {
         let length = Length::up_to(GRANT_TOKEN_CHARS_MAX);
         self.fields.texts("GrantTokens", (0, GRANT_TOKENS_MAX), length).map(|_| ())
-    }
-
-    /// The alias by which the call names its key.
-    pub(super) fn request_alias(&self) -> Option<&str> {
-        let text = self.fields.text("KeyId", Length::up_to(KEY_ID_CHARS_MAX)).ok()??;
-        match text.split_once(":alias/") {
-            Some(_) => text.splitn(6, ':').nth(5),
-            None => text.starts_with(ALIAS_PREFIX).then_some(text),
-        }
     }
 
     /// Ends a call that only asks whether it would work.

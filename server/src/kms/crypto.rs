@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use kluis_kms::{Access, ApiCiphertext, ErrorKind, KeyUse};
+use kluis_kms::{Access, ApiCiphertext, ErrorKind, KeyUse, TenantKeyId, UnwrapPermit};
 use zeroize::Zeroizing;
 
 use super::access::Conditions;
@@ -125,6 +125,8 @@ impl Sealed {
         let ciphertext = ApiCiphertext::parse(&blob).map_err(|_| invalid_ciphertext())?;
         let info = call.api.kms.describe(call.user.tenant, ciphertext.tenant_key());
         let target = call.target_of(info.map_err(|_| invalid_ciphertext())?);
+        let alias = expected.as_ref().and_then(|expected| expected.alias.clone());
+        let target = Target { alias, ..target };
         if expected.is_some_and(|expected| expected.id() != target.id()) {
             let message = "The key ID in the request does not identify a CMK that can perform \
                            this operation.";
@@ -133,12 +135,7 @@ impl Sealed {
         Ok(Self { ciphertext: Some(ciphertext), target })
     }
 
-    fn open(
-        &self,
-        call: &Call,
-        action: &'static str,
-        context: &Context,
-    ) -> Answer<(Zeroizing<Vec<u8>>, Option<String>)> {
+    fn open(&self, call: &Call, action: &'static str, context: &Context) -> Answer<Opened> {
         let ciphertext = self.ciphertext.as_ref().ok_or_else(internal)?;
         let material = ciphertext.material();
         let access = Access { material: Some(material), ..Access::direct(KeyUse::Read) };
@@ -153,8 +150,18 @@ impl Sealed {
             ),
             _ => of_key(&cause, &self.target.arn),
         })?;
-        Ok((plaintext, material_id(&self.target, material)))
+        let material = material_id(&self.target, material);
+        Ok(Opened { plaintext, material, permit })
     }
+}
+
+/// What a ciphertext held.
+struct Opened {
+    plaintext: Zeroizing<Vec<u8>>,
+    /// The id of its material.
+    material: Option<String>,
+    /// Void from the moment the key is switched off.
+    permit: UnwrapPermit,
 }
 
 fn material_id(target: &Target, number: u32) -> Option<String> {
@@ -170,7 +177,7 @@ pub(super) fn decrypt(call: &Call) -> Answer<Reply> {
     let sealed = Sealed::of(call, "KeyId")?;
     check_use(call, call.operation.action, &sealed.target, (&context, KeyUse::Read))?;
     call.check_dry_run()?;
-    let (plaintext, material) = sealed.open(call, call.operation.action, &context)?;
+    let Opened { plaintext, material, .. } = sealed.open(call, call.operation.action, &context)?;
     Ok(Reply::default()
         .under(sealed.target.id())
         .with("KeyId", sealed.target.arn)
@@ -195,16 +202,20 @@ pub(super) fn re_encrypt(call: &Call) -> Answer<Reply> {
     check_use_with(call, TO, &to, (&to_context, KeyUse::Write, same()))?;
     call.check_dry_run()?;
     let permit = call.permit(TO, &to, writing(&to))?;
-    let (plaintext, from_material) = from.open(call, FROM, &from_context)?;
-    let ciphertext = call.api.kms.encrypt(&permit, &plaintext, &bound(&to_context)?);
+    let opened = from.open(call, FROM, &from_context)?;
+    let ciphertext = call.api.kms.encrypt(&permit, &opened.plaintext, &bound(&to_context)?);
     let ciphertext = ciphertext.map_err(|cause| of_key(&cause, &to.arn))?;
+    // What was read under a key that was switched off meanwhile does not leave, under no key. The
+    // guard is not held while sealing: a closing gate does not wait for a disk or a key store.
+    drop(opened.permit.enter().map_err(|cause| of_key(&cause, &from.target.arn))?);
     Ok(Reply::default()
+        .under(from.target.id())
         .with_blob("CiphertextBlob", &ciphertext)
         .with("SourceKeyId", from.target.arn)
         .with("KeyId", to.arn.clone())
         .with("SourceEncryptionAlgorithm", SYMMETRIC)
         .with("DestinationEncryptionAlgorithm", SYMMETRIC)
-        .with_some("SourceKeyMaterialId", from_material)
+        .with_some("SourceKeyMaterialId", opened.material)
         .with_some("DestinationKeyMaterialId", sealed_under(&to, &ciphertext)))
 }
 
@@ -217,16 +228,16 @@ fn sealed_under(target: &Target, ciphertext: &[u8]) -> Option<String> {
 /// `GenerateDataKey`.
 pub(super) fn generate_data_key(call: &Call) -> Answer<Reply> {
     check_recipient(call)?;
-    let (reply, plaintext) = data_key(call)?;
-    Ok(reply.with_secret("Plaintext", plaintext))
+    let (reply, plaintext, id) = data_key(call)?;
+    Ok(reply.under(id).with_secret("Plaintext", plaintext))
 }
 
 /// `GenerateDataKeyWithoutPlaintext`.
 pub(super) fn generate_data_key_without_plaintext(call: &Call) -> Answer<Reply> {
-    data_key(call).map(|(reply, _)| reply)
+    data_key(call).map(|(reply, ..)| reply)
 }
 
-fn data_key(call: &Call) -> Answer<(Reply, Zeroizing<Vec<u8>>)> {
+fn data_key(call: &Call) -> Answer<(Reply, Zeroizing<Vec<u8>>, TenantKeyId)> {
     let context = call.fields.context("EncryptionContext")?;
     let bound = bound(&context)?;
     let spec = call.fields.one_of("KeySpec", &["AES_256", "AES_128"])?;
@@ -245,12 +256,12 @@ fn data_key(call: &Call) -> Answer<(Reply, Zeroizing<Vec<u8>>)> {
     let permit = call.permit(call.operation.action, &target, writing(&target))?;
     let made = call.api.kms.generate_data_key(&permit, bytes, &bound);
     let (plaintext, ciphertext) = made.map_err(|cause| of_key(&cause, &target.arn))?;
+    let id = target.id();
     let reply = Reply::default()
-        .under(target.id())
         .with_blob("CiphertextBlob", &ciphertext)
         .with_some("KeyMaterialId", sealed_under(&target, &ciphertext))
         .with("KeyId", target.arn);
-    Ok((reply, plaintext))
+    Ok((reply, plaintext, id))
 }
 
 fn drawn_bytes(call: &Call) -> Answer<Option<usize>> {

@@ -26,6 +26,9 @@ pub(crate) struct KmsError {
     pub(crate) message: Cow<'static, str>,
 }
 
+/// What whoever lacks a right is told.
+pub(super) const ACCESS_DENIED: &str = "AccessDeniedException";
+
 /// What a handler gives.
 pub(super) type Answer<T> = Result<T, KmsError>;
 
@@ -226,6 +229,11 @@ pub(crate) fn of_signature(refusal: &ApiError, scoped_service: Option<&str>) -> 
 /// `MissingAuthenticationTokenException`.
 pub(crate) fn missing_token() -> KmsError {
     KmsError::new("MissingAuthenticationTokenException", "Missing Authentication Token")
+}
+
+/// A call that carries plaintext came over a network that others can read.
+pub(crate) fn in_clear() -> KmsError {
+    KmsError::new("AccessDeniedException", "Calls that carry plaintext are served over TLS only.")
 }
 
 /// `RequestEntityTooLargeException`: the body is longer than any request of the API.

@@ -4,7 +4,9 @@
 //! with one. Knows nothing of: what the fields mean.
 //!
 //! Invariants
-//! - Every text of the request is wiped when its [`Fields`] are dropped: some are plaintext.
+//! - Every text that became a field is wiped when its [`Fields`] are dropped: some are plaintext.
+//!   What the JSON parser unescapes a text into on its way is not, nor what a refused body held.
+//! - A member that stands twice is refused: readers disagree on which of the two counts.
 //! - No refusal shows the value of a blob or of an encryption context.
 
 use std::collections::BTreeMap;
@@ -12,6 +14,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -52,6 +55,70 @@ impl fmt::Debug for Fields {
     }
 }
 
+/// Reads any JSON value in which no member stands twice. The parser bounds the depth (128).
+#[derive(Clone, Copy)]
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = from.next_element_seed(self)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = from.next_key::<String>()? {
+            if fields.contains_key(&name) {
+                return Err(A::Error::custom("a member stands twice"));
+            }
+            let value = from.next_value_seed(self)?;
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
 /// How long a text may be, in characters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Length {
@@ -72,9 +139,15 @@ impl Fields {
     /// Reads the body of a request.
     ///
     /// # Errors
-    /// `SerializationException`: it is not a JSON object.
+    /// `SerializationException`: it is not a JSON object, or a member in it stands twice.
     pub(super) fn parse(body: &[u8]) -> Answer<Self> {
-        serde_json::from_slice(body).map(Self).map_err(|_| not_json())
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let value = Strict.deserialize(&mut reader).map_err(|_| not_json())?;
+        reader.end().map_err(|_| not_json())?;
+        match value {
+            Value::Object(fields) => Ok(Self(fields)),
+            _ => Err(not_json()),
+        }
     }
 
     /// A field that is there; `null` counts as absent, as with AWS.
@@ -320,9 +393,10 @@ pub(super) fn missing(name: &str) -> KmsError {
     constraint("null", &member(name), "Member must not be null")
 }
 
-/// A field is of another type than the API says.
+/// `SerializationException`: a field is of another type than the API says.
 pub(super) fn wrong_type(name: &str, expected: &str) -> KmsError {
-    constraint("(of another type)", &member(name), &format!("Member must be {expected}"))
+    let message = format!("The value at '{}' is not {expected}.", member(name));
+    KmsError::new("SerializationException", message)
 }
 
 fn constraint(value: &str, at: &str, rule: &str) -> KmsError {

@@ -51,12 +51,18 @@ pub(super) fn create(call: &Call) -> Answer<Reply> {
         name: fields.text("Name", Length::up_to(256))?.map(str::to_owned),
     };
     call.check_grant_tokens()?;
-    let is_dry_run = fields.flag("DryRun")?;
+    fields.flag("DryRun")?;
     let target = call.target("KeyId", Accept::Ids)?;
+    let policies = &call.api.policies;
+    let make = |is_dry_run, new| {
+        let made = policies.create_grant(call.told(is_dry_run).asker(), target.id(), new);
+        made.map_err(|cause| of_policy(cause, &target.arn))
+    };
+    // The rights are decided first: who has none is not told in which state the key is.
+    make(true, new.clone())?;
     target.check_enabled()?;
-    let made = call.api.policies.create_grant(call.told(is_dry_run).asker(), target.id(), new);
-    let grant = made.map_err(|cause| of_policy(cause, &target.arn))?;
     call.check_dry_run()?;
+    let grant = make(false, new)?;
     Ok(Reply::default()
         .with("GrantToken", KeyPolicies::grant_token(target.id(), &grant))
         .with("GrantId", grant.grant_id))

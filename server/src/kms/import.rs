@@ -2,11 +2,14 @@
 //!
 //! Owns: the fields of those operations. Knows nothing of: how material is unwrapped.
 
-use kluis_kms::{ImportAlgorithm, ImportRequest, KeyOrigin, KeyState};
+use std::sync::PoisonError;
 
+use kluis_kms::{ImportAlgorithm, ImportRequest, KeyOrigin};
+
+use super::Turn;
 use super::access::Conditions;
 use super::call::{Accept, Call, Target};
-use super::error::{Answer, invalid, of_key, unsupported};
+use super::error::{Answer, invalid, of_key, throttled, unsupported};
 use super::fields::{Fields, Length, missing};
 use super::keys::{check_origin, expiration_model};
 use super::reply::{Reply, seconds};
@@ -53,8 +56,13 @@ pub(super) fn parameters(call: &Call) -> Answer<Reply> {
         other => return Err(unsupported(format!("WrappingKeySpec {other} is not supported."))),
     };
     target.check_not_pending_deletion()?;
+    // An RSA key takes a core for up to seconds: one at a time on the node, and one of each tenant
+    // that waits for it.
+    let turn = Turn::take((&call.api.imports, 1), call.user.tenant).ok_or_else(throttled)?;
+    let alone = call.api.import_keys.lock().unwrap_or_else(PoisonError::into_inner);
     let made =
         call.api.kms.import_parameters(&call.purpose(), target.id(), algorithm, modulus_bits);
+    drop((alone, turn));
     let made = made.map_err(|cause| of_key(&cause, &target.arn))?;
     Ok(Reply::default()
         .with("KeyId", target.arn)
@@ -149,10 +157,9 @@ pub(super) fn delete_material(call: &Call) -> Answer<Reply> {
     if material_id.is_some() && shown.is_none() {
         return Err(super::error::not_found("The key has no such key material."));
     }
-    // AWS answers a deletion where nothing is left as one that succeeded.
-    if target.info.state != KeyState::PendingImport || material_id.is_some() {
-        let done = call.api.kms.delete_imported_material(&call.purpose(), target.id(), material_id);
-        done.map_err(|cause| of_key(&cause, &target.arn))?;
-    }
+    // AWS answers a deletion where nothing is left as one that succeeded. It is asked for all the
+    // same: what a failing disk kept from being erased is erased now.
+    let done = call.api.kms.delete_imported_material(&call.purpose(), target.id(), material_id);
+    done.map_err(|cause| of_key(&cause, &target.arn))?;
     Ok(Reply::default().with("KeyId", target.arn).with_some("KeyMaterialId", shown))
 }

@@ -58,7 +58,14 @@ async fn start(call: Arc<Call>, kind: JobKind) -> Answer<Reply> {
     .await?;
     let request = JobRequest { kind, tenant_key: target.id(), rate_max };
     let job = engine(&call)?.start_job(&call.purpose(), request).await;
-    let job = job.map_err(|cause| of_engine(&cause, &target.arn))?;
+    let job = job.map_err(|cause| match cause.kind() {
+        ErrorKind::Conflict => KmsError::new(
+            "ConflictException",
+            "A job is at work on the key that this one cannot run beside, or the account has as \
+             many jobs as it may: let one end, or cancel it.",
+        ),
+        _ => of_engine(&cause, &target.arn),
+    })?;
     Ok(Reply::default().with("Job", shown(&job)))
 }
 
@@ -245,6 +252,7 @@ fn shown_impact(impact: &KeyImpact) -> Reply {
         .with("OpenUploads", impact.open_uploads)
         .with("DefaultOf", impact.default_of.clone())
         .with("ApiCiphertexts", by_material(&impact.api_ciphertexts))
+        .with("Damaged", impact.damaged)
         .with("CountedDate", seconds(impact.counted_ms))
         .with("Coverage", COVERAGE)
 }

@@ -98,20 +98,19 @@ pub(super) fn create(call: &Call) -> Answer<Reply> {
     let policies = &call.api.policies;
     let policy = policies.check_new_policy(told.asker(), policy.as_deref(), bypass);
     let policy = policy.map_err(|cause| of_policy(cause, "The new key"))?;
-    let made = call.api.kms.create_key(&call.purpose(), origin);
+    // The key, its policy, tags and description are there together or not at all.
+    let beside = |id| {
+        let mut changes: Vec<_> = policy.into_entry(id).into_iter().collect();
+        if !description.is_empty() {
+            changes.push((key_entry(id, "description"), Some(description.into_bytes())));
+        }
+        if !tags.is_empty() {
+            changes.push((key_entry(id, "tags"), Some(tags::encode(&tags))));
+        }
+        changes
+    };
+    let made = call.api.kms.create_key_with(&call.purpose(), origin, beside);
     let target = call.target_of(made.map_err(|cause| of_key(&cause, "The new key"))?);
-    let mut changes = Vec::new();
-    if !description.is_empty() {
-        changes.push((key_entry(target.id(), "description"), Some(description.into_bytes())));
-    }
-    if !tags.is_empty() {
-        changes.push((key_entry(target.id(), "tags"), Some(tags::encode(&tags))));
-    }
-    if !changes.is_empty() {
-        call.set_entries(Some(&target), changes)?;
-    }
-    let kept = policies.keep_new_policy(told.asker(), target.id(), policy);
-    kept.map_err(|cause| of_policy(cause, &target.arn))?;
     Ok(Reply::default().with("KeyMetadata", metadata(call, &target)))
 }
 

@@ -16,6 +16,7 @@ mod access;
 mod aliases;
 mod call;
 mod crypto;
+mod denials;
 pub(crate) mod error;
 mod fields;
 mod grants;
@@ -41,12 +42,15 @@ use kluis_storage::Engine;
 
 use crate::auth::User;
 use crate::key_policy::{KeyPolicies, Origin};
+use crate::tenant_locks::TenantLocks;
 
 use self::call::Call;
 use self::error::{KmsError, internal, throttled};
 use self::fields::Fields;
+use self::reply::Reply;
 use self::table::Handler;
 
+pub(crate) use self::names::Names;
 pub(crate) use self::reply::Served;
 
 /// The longest body. The longest request is a key policy of 32 KiB in JSON within JSON, where each
@@ -81,9 +85,18 @@ pub(crate) struct KmsApi {
     /// Since when the last use of keys is known, in Unix milliseconds.
     started_ms: u64,
     /// Held while entries of a key directory are read, decided on and written.
-    directory: Mutex<()>,
-    calls: Arc<Mutex<HashMap<TenantId, usize>>>,
+    directory: TenantLocks,
+    calls: Turns,
+    readers: trail::Readers,
+    denials: denials::Denials,
+    /// Keys for imports that are being made: one a tenant.
+    imports: Turns,
+    /// Held while such a key is made: it takes a core for up to seconds.
+    import_keys: Mutex<()>,
 }
+
+/// What each tenant has in progress.
+type Turns = Arc<Mutex<HashMap<TenantId, usize>>>;
 
 impl KmsApi {
     /// The API over `engine`'s keys.
@@ -110,8 +123,12 @@ impl KmsApi {
             engine,
             env,
             region,
-            directory: Mutex::default(),
+            directory: TenantLocks::default(),
             calls: Arc::default(),
+            readers: trail::Readers::default(),
+            denials: denials::Denials::default(),
+            imports: Arc::default(),
+            import_keys: Mutex::default(),
         })
     }
 
@@ -119,17 +136,21 @@ impl KmsApi {
     pub(crate) async fn serve(self: Arc<Self>, request: KmsRequest) -> Result<Served, KmsError> {
         let KmsRequest { user, request_id, origin, target, body } = request;
         let operation = table::find(&target)?;
-        let turn = Turn::take(&self.calls, user.tenant).ok_or_else(throttled)?;
+        let turn =
+            Turn::take((&self.calls, CALLS_PER_TENANT_MAX), user.tenant).ok_or_else(throttled)?;
         let fields = Fields::parse(&body)?;
         drop(body);
         let call =
             Arc::new(Call { api: self, user, request_id, origin, operation, fields, _turn: turn });
         let reply = match operation.handler {
-            Handler::Engine(handler) => handler(call).await?,
-            Handler::Keys(handler) => blocking(call, handler).await?,
-            Handler::Unsupported => return Err(table::unsupported(operation)),
+            Handler::Engine(handler) => handler(Arc::clone(&call)).await,
+            Handler::Keys(handler) => blocking(Arc::clone(&call), handler).await,
+            Handler::Unsupported => Err(table::unsupported(operation)),
         };
-        Ok(reply.into_served())
+        if matches!(&reply, Err(error) if error.code == error::ACCESS_DENIED) {
+            call.note_denied();
+        }
+        reply.map(Reply::into_served)
     }
 }
 
@@ -149,17 +170,17 @@ async fn blocking<T: Send + 'static>(
     task.await.unwrap_or_else(|_| Err(internal()))
 }
 
-/// One of the calls that a tenant has in progress.
+/// One of the things that a tenant has in progress.
 struct Turn {
-    calls: Arc<Mutex<HashMap<TenantId, usize>>>,
+    calls: Turns,
     tenant: TenantId,
 }
 
 impl Turn {
-    fn take(calls: &Arc<Mutex<HashMap<TenantId, usize>>>, tenant: TenantId) -> Option<Self> {
+    fn take((calls, most): (&Turns, usize), tenant: TenantId) -> Option<Self> {
         let mut counts = calls.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(tenant).or_default();
-        if *count >= CALLS_PER_TENANT_MAX {
+        if *count >= most {
             return None;
         }
         *count += 1;
@@ -177,6 +198,11 @@ impl Drop for Turn {
             }
         }
     }
+}
+
+/// Whether a call or its answer carries plaintext, so that nobody on the way may read along.
+pub(crate) fn carries_plaintext(target: &str) -> bool {
+    ["Decrypt", "Encrypt", "GenerateDataKey", "GenerateRandom"].contains(&operation_name(target))
 }
 
 /// The name of the operation that a target asks for, for logs and metrics.

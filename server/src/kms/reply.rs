@@ -74,7 +74,7 @@ impl Reply {
         self
     }
 
-    /// Says under which key the answer's plaintext lies.
+    /// Says under which key lies what the answer was made of.
     #[must_use]
     pub(super) fn under(mut self, tenant_key: TenantKeyId) -> Self {
         self.plaintext = Some(Plaintext { tenant_key });
@@ -83,7 +83,7 @@ impl Reply {
 
     /// The answer as it goes out.
     pub(super) fn into_served(self) -> Served {
-        let plaintext = self.secret.as_ref().and(self.plaintext);
+        let plaintext = self.plaintext;
         Served { body: self.into_bytes(), plaintext }
     }
 

@@ -3,10 +3,8 @@
 //! Owns: their bounds, their form in the key directory (a JSON object), and their operations.
 //! Knows nothing of: policies that look at them.
 
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
-
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 use super::call::{Accept, Call, Target};
 use super::error::{Answer, KmsError};
@@ -78,7 +76,7 @@ pub(super) fn tag(call: &Call) -> Answer<Reply> {
     let target = call.target("KeyId", Accept::Ids)?;
     call.authorise(Some(&target))?;
     target.check_not_pending_deletion()?;
-    let _edit = call.api.directory.lock().unwrap_or_else(PoisonError::into_inner);
+    let _edit = call.api.directory.lock(call.user.tenant);
     let mut tags = of(call, &target);
     tags.extend(new);
     check_new(&tags, tags.len())?;
@@ -92,7 +90,7 @@ pub(super) fn untag(call: &Call) -> Answer<Reply> {
     let target = call.target("KeyId", Accept::Ids)?;
     call.authorise(Some(&target))?;
     target.check_not_pending_deletion()?;
-    let _edit = call.api.directory.lock().unwrap_or_else(PoisonError::into_inner);
+    let _edit = call.api.directory.lock(call.user.tenant);
     let mut tags = of(call, &target);
     tags.retain(|name, _| !names.contains(&name.as_str()));
     set(call, &target, &tags)

@@ -24,14 +24,14 @@ const NOW_MS: u64 = 1_700_000_000_000;
 const REGION: &str = "eu-west-1";
 
 /// A node's KMS API with two tenants.
-struct World {
-    api: Arc<KmsApi>,
-    clock: Arc<ManualClock>,
+pub(super) struct World {
+    pub(super) api: Arc<KmsApi>,
+    pub(super) clock: Arc<ManualClock>,
     _dir: tempfile::TempDir,
 }
 
 /// A user of tenant `tenant` (1 or 2): its root user, or another.
-fn user(tenant: u8, name: &str) -> Arc<User> {
+pub(super) fn user(tenant: u8, name: &str) -> Arc<User> {
     Arc::new(User {
         tenant: TenantId::from_bytes([tenant; 16]),
         account_id: AccountId::from_number(111_111_111_111 * u64::from(tenant)).unwrap(),
@@ -43,7 +43,7 @@ fn user(tenant: u8, name: &str) -> Arc<User> {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(NOW_MS));
         let rng = Arc::new(SeededRng::new(7));
@@ -53,7 +53,7 @@ impl World {
         for tenant in [1, 2] {
             kms.create_tenant_key(TenantId::from_bytes([tenant; 16])).unwrap();
         }
-        let policies = Arc::new(KeyPolicies::new(Arc::clone(&kms), REGION, env.clone()));
+        let policies = KeyPolicies::new(&kms, REGION, env.clone());
         let api = KmsApi::over((kms, None), policies, env, REGION.into());
         Self { api, clock, _dir: dir }
     }
@@ -71,7 +71,12 @@ impl World {
         served.map(|served| served.body)
     }
 
-    fn ask(&self, user: &Arc<User>, operation: &str, fields: &Value) -> Result<Value, KmsError> {
+    pub(super) fn ask(
+        &self,
+        user: &Arc<User>,
+        operation: &str,
+        fields: &Value,
+    ) -> Result<Value, KmsError> {
         let target = format!("TrentService.{operation}");
         let bytes = self.raw(user, &target, fields.to_string().as_bytes())?;
         Ok(if bytes.is_empty() { json!({}) } else { serde_json::from_slice(&bytes).unwrap() })
@@ -97,13 +102,13 @@ impl World {
 
     /// A new key of tenant 1, by id.
     #[track_caller]
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         text(&self.ok("CreateKey", json!({}))["KeyMetadata"]["KeyId"])
     }
 
     /// `KeyMetadata` of a key of tenant 1.
     #[track_caller]
-    fn describe(&self, id: &str) -> Value {
+    pub(super) fn describe(&self, id: &str) -> Value {
         self.ok("DescribeKey", json!({"KeyId": id}))["KeyMetadata"].clone()
     }
 }

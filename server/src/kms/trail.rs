@@ -1,16 +1,20 @@
 //! The audit trail of the caller's tenant.
 //!
-//! Owns: the fields of `ListAuditEvents` and the shape of an event. Knows nothing of: how the trail
-//! is kept.
+//! Owns: the fields of `ListAuditEvents`, the shape of an event, who reads now. Knows nothing of:
+//! how the trail is kept.
 //!
 //! Invariants
 //! - A tenant reads its own events and no other's.
+//! - It has one read in progress at a time: each may go through files of 64 MiB.
 
-use kluis_kms::{AuditRecord, Reason};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use kluis_kms::{AuditRecord, Reason, TenantId};
 use serde_json::{Map, Value};
 
 use super::call::Call;
-use super::error::{Answer, of_key};
+use super::error::{Answer, of_key, throttled};
 use super::names::uuid;
 use super::reply::{Reply, seconds};
 
@@ -19,6 +23,29 @@ const LIMIT: (i64, i64) = (1, 1_000);
 /// Events in one answer if the caller does not say how many.
 const LIMIT_DEFAULT: usize = 100;
 
+/// The tenants that read their trail now.
+#[derive(Default)]
+pub(super) struct Readers(Mutex<HashSet<TenantId>>);
+
+impl Readers {
+    fn take(&self, tenant: TenantId) -> Option<Reading<'_>> {
+        let is_first = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant);
+        is_first.then_some(Reading { readers: self, tenant })
+    }
+}
+
+/// One read in progress.
+struct Reading<'a> {
+    readers: &'a Readers,
+    tenant: TenantId,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.readers.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.tenant);
+    }
+}
+
 /// `ListAuditEvents`.
 pub(super) fn list(call: &Call) -> Answer<Reply> {
     let after = call.fields.integer("After", (0, i64::MAX))?;
@@ -26,6 +53,7 @@ pub(super) fn list(call: &Call) -> Answer<Reply> {
     let limit = call.fields.integer("Limit", LIMIT)?;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_DEFAULT);
     call.authorise(None)?;
+    let _reading = call.api.readers.take(call.user.tenant).ok_or_else(throttled)?;
     let read = call.api.kms.audit_log().read(call.user.tenant, after, limit);
     let records = read.map_err(|cause| of_key(&cause, "The audit trail"))?;
     // A full page may have another behind it; a reader that follows the trail asks again anyway.
@@ -58,4 +86,20 @@ fn shown(record: &AuditRecord) -> Value {
         .with("EntryHash", hex::encode(header.entry_hash))
         .with("PreviousHash", hex::encode(header.previous_hash));
     Value::Object(reply.into_fields())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_one_read_at_a_time_and_keeps_no_other_waiting() {
+        let readers = Readers::default();
+        let (ada, bob) = (TenantId::from_bytes([1; 16]), TenantId::from_bytes([2; 16]));
+        let reading = readers.take(ada);
+        assert!(reading.is_some() && readers.take(ada).is_none());
+        assert!(readers.take(bob).is_some());
+        drop(reading);
+        assert!(readers.take(ada).is_some());
+    }
 }

@@ -136,8 +136,8 @@ async fn require_object<Op: Operation<Target = BucketInfo>>(
 ) -> Answer<()> {
     let object_key = object_key(name)?;
     // What is looked at is open to everyone who may ask, whatever key the body needs.
-    let found = api.engine.object_tags(right.purpose(), right.bucket(), &object_key).await;
-    found.map(|_| ()).map_err(|cause| Subject::Object.failed(&cause))
+    let found = api.engine.check_object(right.purpose(), right.bucket(), &object_key).await;
+    found.map_err(|cause| Subject::Object.failed(&cause))
 }
 
 /// A document may grant the owner full control, which it has.

@@ -19,6 +19,7 @@ use super::error::{Answer, Subject, internal_error, invalid_argument, invalid_re
 use super::headers::page_size;
 use super::uploads::part_marker;
 use super::{Call, S3Api, check_version, customer, object_key, time};
+use crate::plaintext::Plaintext;
 use crate::policy;
 
 const XMLNS: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
@@ -59,6 +60,7 @@ pub(super) async fn get_object_attributes(
     }
     let mut response = S3Response::with_headers(GetObjectAttributesOutput::default(), headers);
     response.extensions.insert(Finish::document(StatusCode::OK, document));
+    response.extensions.insert(Plaintext { tenant_key: info.tenant_key });
     Ok(response)
 }
 

@@ -70,6 +70,7 @@ pub(super) async fn copy_object(
     let algorithm = algorithm.map(|text| checksum::algorithm(text.as_str())).transpose()?;
     let request = CopyRequest {
         source: source.named(),
+        source_purpose: source.right.purpose(),
         source_conditions: headers::source_conditions(&call),
         source_customer_key: customer::key_of(source.customer.as_ref()),
         bucket: right.bucket(),

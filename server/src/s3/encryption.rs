@@ -183,7 +183,7 @@ pub(super) async fn put_bucket_encryption(
     let configuration = document.configuration()?;
     let key = configuration.default.as_ref().map(|default| default.tenant_key.as_str());
     if let Some(name) = key.filter(|name| !name.is_empty()) {
-        api.key_names(right.user()).find(name)?;
+        sse::find_key(&api.key_names(right.user()), name)?;
     }
     let done =
         api.engine.set_bucket_encryption(right.purpose(), right.bucket(), configuration).await;

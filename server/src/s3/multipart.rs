@@ -128,6 +128,7 @@ pub(super) async fn upload_part_copy(
     };
     let request = UploadPartCopy {
         source: source.named(),
+        source_purpose: source.right.purpose(),
         source_conditions: headers::source_conditions(&call),
         source_customer_key: customer::key_of(source.customer.as_ref()),
         range,

@@ -1,7 +1,8 @@
 //! Server-side encryption: what a write asks for, which key it gets, and what every reply says.
 //!
-//! Owns: the headers of SSE-S3 and SSE-KMS, the names of keys, the one function that resolves the
-//! key of a write ([`S3Api::sse_request`]). Knows nothing of: the bytes of keys, wraps.
+//! Owns: the headers of SSE-S3 and SSE-KMS, the one function that resolves the
+//! key of a write ([`S3Api::sse_request`]). Knows nothing of: the bytes of keys,
+//! wraps, the forms of names.
 //!
 //! Invariants
 //! - Every object is encrypted under a tenant key. The headers choose which one, the reply and the
@@ -13,11 +14,10 @@
 //!   docs/ARCHITECTURE.md, "Encryption modes", "ETags".
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kluis_kms::{EncryptionContext, KeyState, Kms, TenantId, TenantKeyId};
+use kluis_kms::{EncryptionContext, TenantKeyId};
 use kluis_storage::{BucketInfo, DefaultEncryption, SseChoice, SseMode};
 use s3s::dto::ServerSideEncryption;
 
@@ -25,6 +25,7 @@ use super::customer::{self, Sent};
 use super::error::{Answer, bad_request, invalid_argument, not_implemented};
 use super::{Call, S3Api, error};
 use crate::auth::User;
+use crate::kms::Names;
 
 /// The longest encryption context (AWS KMS, Encrypt: 8,192 bytes).
 const CONTEXT_BYTES_MAX: usize = 8_192;
@@ -33,11 +34,6 @@ const MODE: &str = "x-amz-server-side-encryption";
 const KEY_ID: &str = "x-amz-server-side-encryption-aws-kms-key-id";
 const CONTEXT: &str = "x-amz-server-side-encryption-context";
 const BUCKET_KEY: &str = "x-amz-server-side-encryption-bucket-key-enabled";
-
-/// What every alias begins with.
-const ALIAS: &str = "alias/";
-/// The aliases of the tenant's default key, without [`ALIAS`].
-const DEFAULT_ALIASES: [&str; 2] = ["aws/s3", "kluis/default"];
 
 /// What a write gets.
 pub(super) struct SseRequest {
@@ -126,7 +122,7 @@ impl S3Api {
         let (chosen, tenant_key) = match (mode, configured) {
             (Some(SseMode::Kms), _) => (SseMode::Kms, named(&names, call.header(KEY_ID))?),
             (Some(mode), _) => (mode, None),
-            (None, Some(default)) => (default.mode, names.of_default(default)?),
+            (None, Some(default)) => (default.mode, of_default(&names, default)?),
             (None, None) => (SseMode::Kms, None),
         };
         let choice = SseChoice { mode: chosen, tenant_key, context, customer_key: None };
@@ -134,12 +130,12 @@ impl S3Api {
     }
 
     /// Where the caller's keys are looked up.
-    pub(super) fn key_names(&self, user: &User) -> KeyNames<'_> {
-        KeyNames {
+    pub(super) fn key_names(&self, user: &User) -> Names<'_> {
+        Names {
             kms: self.engine.kms(),
             region: &self.region,
-            account: user.account_id.to_string(),
             tenant: user.tenant,
+            account: user.account_id,
         }
     }
 
@@ -157,7 +153,7 @@ impl S3Api {
             }
             SseMode::Kms => SseReply {
                 mode: Some(ServerSideEncryption::AWS_KMS),
-                key_id: Some(self.key_names(user).arn(&format!("key/{}", Uuid(tenant_key)))),
+                key_id: Some(self.key_names(user).key_arn(tenant_key)),
                 ..SseReply::default()
             },
             SseMode::Customer => SseReply {
@@ -168,8 +164,8 @@ impl S3Api {
     }
 }
 
-fn named(names: &KeyNames<'_>, name: Option<&str>) -> Answer<Option<TenantKeyId>> {
-    name.map(|name| names.find(name)).transpose()
+fn named(names: &Names<'_>, name: Option<&str>) -> Answer<Option<TenantKeyId>> {
+    name.map(|name| find_key(names, name)).transpose()
 }
 
 /// A write with a customer's key: alone, and only where the bucket takes it.
@@ -287,92 +283,19 @@ fn parse_context(text: &str) -> Answer<EncryptionContext> {
     })
 }
 
-/// Where the names of a tenant's keys are looked up.
-pub(super) struct KeyNames<'a> {
-    kms: &'a Kms,
-    region: &'a str,
-    account: String,
-    tenant: TenantId,
+/// The key that a bucket's default means now: its alias may have moved.
+fn of_default(names: &Names<'_>, default: &DefaultEncryption) -> Answer<Option<TenantKeyId>> {
+    named(names, Some(default.tenant_key.as_str()).filter(|name| !name.is_empty()))
 }
 
-impl KeyNames<'_> {
-    /// The key that a bucket's default means now: its alias may have moved.
-    fn of_default(&self, default: &DefaultEncryption) -> Answer<Option<TenantKeyId>> {
-        named(self, Some(default.tenant_key.as_str()).filter(|name| !name.is_empty()))
-    }
-
-    /// The tenant's key of that name: an id, an alias, or the ARN of either. What is in another
-    /// account or region, malformed or not there answers alike.
-    pub(super) fn find(&self, name: &str) -> Answer<TenantKeyId> {
-        let found = self.id(name).filter(|id| {
-            let info = self.kms.describe(self.tenant, *id);
-            info.is_ok_and(|info| info.state != KeyState::Destroyed)
-        });
-        found.ok_or_else(|| {
-            let message = format!("Key '{name}' does not exist");
-            bad_request("KMS.NotFoundException", message).into()
-        })
-    }
-
-    fn id(&self, name: &str) -> Option<TenantKeyId> {
-        let local =
-            if name.starts_with("arn:") { name.strip_prefix(self.arn("").as_str())? } else { name };
-        if let Some(alias) = local.strip_prefix(ALIAS) {
-            return self.of_alias(alias);
-        }
-        // An ARN names a key with its kind in front, a bare id never does.
-        match (name.starts_with("arn:"), local.strip_prefix("key/")) {
-            (true, Some(id)) => parse_key_id(id),
-            (false, None) => parse_key_id(local),
-            _ => None,
-        }
-    }
-
-    fn of_alias(&self, alias: &str) -> Option<TenantKeyId> {
-        if DEFAULT_ALIASES.contains(&alias) {
-            return self.kms.default_tenant_key(self.tenant).ok();
-        }
-        let entry = [b"a/", alias.as_bytes()].concat();
-        let value = self.kms.entry_value(self.tenant, &entry)?;
-        let id: [u8; 16] = value.get(..16)?.try_into().ok()?;
-        Some(TenantKeyId::from_bytes(id))
-    }
-
-    fn arn(&self, resource: &str) -> String {
-        format!("arn:aws:kms:{}:{}:{resource}", self.region, self.account)
-    }
-}
-
-/// Reads a key id: 32 hexadecimal digits, with the hyphens of a UUID or without.
-fn parse_key_id(text: &str) -> Option<TenantKeyId> {
-    let digits: String = match text.len() {
-        32 => text.to_owned(),
-        36 => {
-            let hyphens = text.bytes().enumerate();
-            let is_uuid = hyphens.filter(|(_, byte)| *byte == b'-').map(|(at, _)| at);
-            if !is_uuid.eq([8, 13, 18, 23]) {
-                return None;
-            }
-            text.replace('-', "")
-        }
-        _ => return None,
-    };
-    digits.to_ascii_lowercase().parse().ok()
-}
-
-/// A key id in the 8-4-4-4-12 form that AWS KMS uses.
-struct Uuid(TenantKeyId);
-
-impl fmt::Display for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.as_bytes().iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
-    }
+/// The tenant's key of that name: an id, an alias, or the ARN of either. What is in another account
+/// or region, malformed or not there answers alike.
+pub(super) fn find_key(names: &Names<'_>, name: &str) -> Answer<TenantKeyId> {
+    let found = names.find(&names.read(name)).map(|info| info.id);
+    found.ok_or_else(|| {
+        let message = format!("Key '{name}' does not exist");
+        bad_request("KMS.NotFoundException", message).into()
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use s3s::dto::{
 
 use super::error::{Answer, Failure, Subject, bad_request, invalid_argument};
 use super::{Call, S3Api, check_version, encoding, object_key};
+use crate::plaintext::Plaintext;
 use crate::policy;
 
 /// The most tags of one object.
@@ -33,14 +34,16 @@ pub(super) async fn get(
     let right = api.on_bucket::<policy::GetObjectTagging, _>(&call, &call.input.bucket).await?;
     check_version(call.input.version_id.as_deref())?;
     let object_key = object_key(&call.input.key)?;
-    let tags = api
+    let (tags, tenant_key) = api
         .engine
         .object_tags(right.purpose(), right.bucket(), &object_key)
         .await
         .map_err(|cause| Subject::Object.failed(&cause))?;
     let tag = |(name, value)| Tag { key: Some(name), value: Some(value) };
     let tag_set = tags.0.into_iter().map(tag).collect();
-    Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id: None }))
+    let mut response = S3Response::new(GetObjectTaggingOutput { tag_set, version_id: None });
+    response.extensions.insert(Plaintext { tenant_key });
+    Ok(response)
 }
 
 /// Answers PutObjectTagging.

@@ -15,6 +15,7 @@ use super::encoding::NameEncoding;
 use super::error::{Answer, Subject, invalid_argument};
 use super::headers::page_size;
 use super::{Call, S3Api, acl, multipart, object_key, time};
+use crate::plaintext::Plaintext;
 use crate::policy;
 
 /// Answers AbortMultipartUpload.
@@ -50,7 +51,8 @@ pub(super) async fn list_parts(
     let owner = acl::owner(right.bucket(), right.user());
     let checksum = page.upload.checksum;
     let last = page.parts.last().and_then(|part| i32::try_from(part.number).ok());
-    Ok(S3Response::new(ListPartsOutput {
+    let tenant_key = page.upload.tenant_key;
+    let mut response = S3Response::new(ListPartsOutput {
         bucket: Some(input.bucket.clone()),
         checksum_algorithm: checksum.and_then(|(it, _)| checksum::algorithm_element(it)),
         checksum_type: checksum.map(|(_, it)| checksum::type_element(it)),
@@ -65,7 +67,9 @@ pub(super) async fn list_parts(
         storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
         upload_id: Some(input.upload_id.clone()),
         ..ListPartsOutput::default()
-    }))
+    });
+    response.extensions.insert(Plaintext { tenant_key });
+    Ok(response)
 }
 
 /// A number after which parts are listed: 0 lists all.

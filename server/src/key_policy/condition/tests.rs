@@ -140,6 +140,13 @@ fn names_of_keys_are_compared_without_case() {
 }
 
 #[test]
+fn a_reason_that_covers_calls_too_may_be_named() {
+    for (operator, value) in [("StringLike", "*"), ("StringEquals", "customer-initiated")] {
+        assert!(Condition::parse(operator, "kluis:Reason", &[value.to_owned()]).is_ok());
+    }
+}
+
+#[test]
 fn what_is_not_known_or_does_not_fit_is_refused() {
     for (operator, key, values, why) in [
         ("StringEqual", TEXT, vec!["a"], "operator"),
@@ -161,6 +168,9 @@ fn what_is_not_known_or_does_not_fit_is_refused() {
         ("DateLessThan", "aws:CurrentTime", vec!["2026-13-24T12:00:00Z"], "unfit"),
         ("NumericEquals", "kms:RotationPeriodInDays", vec!["90", "NaN"], "unfit"),
         ("ArnLike", "aws:PrincipalArn", vec!["user/ann"], "unfit"),
+        ("StringEquals", "kluis:Reason", vec!["tenant-job"], "never"),
+        ("StringNotLike", "KLUIS:reason", vec!["tenant*"], "never"),
+        ("StringEqualsIgnoreCase", "kluis:Reason", vec!["provider-service", "Tenant-Job"], "never"),
     ] {
         let values: Vec<_> = values.iter().map(ToString::to_string).collect();
         let message = Condition::parse(operator, key, &values).unwrap_err();

@@ -15,7 +15,20 @@ fn fields(text: &str) -> Fields {
 
 #[test]
 fn a_body_is_a_json_object() {
-    for body in ["", "[]", "null", "1", "\"a\"", "{", "{\"a\":}", "{}{}", "{\"a\":\"\\ud800\"}"] {
+    for body in [
+        "",
+        "[]",
+        "null",
+        "1",
+        "\"a\"",
+        "{",
+        "{\"a\":}",
+        "{}{}",
+        "{\"a\":\"\\ud800\"}",
+        "{\"a\":1,\"a\":1}",
+        "{\"a\":{\"b\":1,\"b\":2}}",
+        "{\"a\":[{\"b\":1,\"b\":2}]}",
+    ] {
         assert_eq!(Fields::parse(body.as_bytes()).unwrap_err().code, "SerializationException");
     }
     let deep = "{\"a\":".repeat(10_000);

@@ -354,3 +354,27 @@ fn the_trail_is_the_tenants_own() {
     let others = read(2, json!({}))["Events"].as_array().unwrap().clone();
     assert!(others.iter().all(|it| it["KeyId"] != id.as_str()));
 }
+
+#[test]
+fn who_has_no_right_learns_neither_state_nor_existence() {
+    let world = World::new();
+    let id = world.key();
+    let bob = user(1, "bob");
+    let ada = "arn:aws:iam::111111111111:user/ada";
+    let code =
+        |operation: &str, fields: Value| world.ask(&bob, operation, &fields).unwrap_err().code;
+    world.ok("DisableKey", json!({"KeyId": id}));
+    let fields = json!({"KeyId": id, "GranteePrincipal": ada, "Operations": ["Decrypt"]});
+    let denied = "AccessDeniedException";
+    assert_eq!(code("CreateGrant", fields.clone()), denied);
+    assert_eq!(world.code("CreateGrant", fields.clone()), "DisabledException");
+    let mut dry = fields;
+    dry["DryRun"] = true.into();
+    assert_eq!(world.code("CreateGrant", dry), "DisabledException");
+    let absent = json!({"KeyId": id, "GrantId": "0".repeat(64)});
+    assert_eq!(code("RetireGrant", absent.clone()), denied);
+    assert_eq!(world.code("RetireGrant", absent), "NotFoundException");
+    assert_eq!(code("DeleteAlias", json!({"AliasName": "alias/none"})), denied);
+    let absent = json!({"AliasName": "alias/none"});
+    assert_eq!(world.code("DeleteAlias", absent), "NotFoundException");
+}

@@ -160,11 +160,103 @@ fn a_tenant_has_a_bounded_number_of_calls_in_progress() {
     let world = World::new();
     let tenant = user(1, "root").tenant;
     let turns: Vec<_> = (0..super::super::CALLS_PER_TENANT_MAX)
-        .map(|_| super::super::Turn::take(&world.api.calls, tenant).unwrap())
+        .map(|_| {
+            super::super::Turn::take((&world.api.calls, super::super::CALLS_PER_TENANT_MAX), tenant)
+                .unwrap()
+        })
         .collect();
     assert_eq!(world.code("ListKeys", json!({})), "ThrottlingException");
     world.ask(&user(2, "root"), "ListKeys", &json!({})).unwrap();
     drop(turns);
     world.ok("ListKeys", json!({}));
     assert!(world.api.calls.lock().unwrap().is_empty());
+}
+
+#[test]
+fn one_key_for_an_import_is_made_at_a_time_for_a_tenant() {
+    let world = World::new();
+    let made = world.ok("CreateKey", json!({"Origin": "EXTERNAL"}));
+    let fields = json!({"KeyId": made["KeyMetadata"]["KeyId"], "WrappingKeySpec": "RSA_2048",
+                        "WrappingAlgorithm": "RSAES_OAEP_SHA_256"});
+    let turn = super::super::Turn::take((&world.api.imports, 1), user(1, "root").tenant);
+    assert!(turn.is_some());
+    assert_eq!(world.code("GetParametersForImport", fields.clone()), "ThrottlingException");
+    drop(turn);
+    world.ok("GetParametersForImport", fields);
+}
+
+/// Ada may use the key by one alias only.
+fn only_by_alias(world: &World, id: &str, alias: &str) {
+    let own = json!({"Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111111111111:root"},
+         "Action": "kms:*", "Resource": "*",
+         "Condition": {"StringEquals": {"aws:PrincipalArn": "arn:aws:iam::111111111111:root"}}},
+        {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111111111111:user/ada"},
+         "Action": ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*"], "Resource": "*",
+         "Condition": {"StringEquals": {"kms:RequestAlias": alias}}},
+    ]});
+    world.ok("PutKeyPolicy", json!({"KeyId": id, "Policy": own.to_string()}));
+}
+
+#[test]
+fn the_alias_of_a_request_is_what_its_key_was_found_by() {
+    let world = World::new();
+    let id = world.key();
+    let (app, odd) = ("alias/app", "alias/x:1:2:3:4:alias/app");
+    for alias in [app, odd] {
+        world.ok("CreateAlias", json!({"AliasName": alias, "TargetKeyId": id}));
+    }
+    only_by_alias(&world, &id, app);
+    let ada = user(1, "ada");
+    let arn = |name: &str| format!("arn:aws:kms:eu-west-1:111111111111:{name}");
+    let encrypt = |key: &str| {
+        let fields = json!({"KeyId": key, "Plaintext": "YQ=="});
+        world.ask(&ada, "Encrypt", &fields).map(|answer| answer["CiphertextBlob"].clone())
+    };
+    let denied = "AccessDeniedException";
+    let blob = encrypt(app).unwrap();
+    encrypt(&arn(app)).unwrap();
+    for name in [odd, &arn(odd), &id, &arn(&format!("key/{id}"))] {
+        assert_eq!(encrypt(name).unwrap_err().code, denied, "{name}");
+    }
+    let re_encrypt = |from: &str, to: &str, more: Value| {
+        let mut fields = json!({"CiphertextBlob": blob, "SourceKeyId": from,
+                                "DestinationKeyId": to});
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        world.ask(&ada, "ReEncrypt", &fields)
+    };
+    re_encrypt(app, app, json!({})).unwrap();
+    // A field that the operation does not have says nothing.
+    for (from, to) in [(app, id.as_str()), (&id, app), (&id, &id), (odd, app)] {
+        let refused = re_encrypt(from, to, json!({"KeyId": app})).unwrap_err();
+        assert_eq!(refused.code, denied, "{from} to {to}");
+    }
+    let decrypt = |fields: Value| world.ask(&ada, "Decrypt", &fields);
+    decrypt(json!({"CiphertextBlob": blob, "KeyId": app})).unwrap();
+    assert_eq!(decrypt(json!({"CiphertextBlob": blob})).unwrap_err().code, denied);
+}
+
+#[test]
+fn what_was_re_encrypted_is_cut_with_the_key_it_came_from() {
+    let world = World::new();
+    let (from, to) = (world.key(), world.key());
+    let blob = encrypted(&world, &from, &json!({}));
+    let served = |operation: &str, fields: Value| {
+        let request = super::super::KmsRequest {
+            user: user(1, "root"),
+            request_id: kluis_kms::RequestId::from("4442587FB7D0A2F9"),
+            origin: crate::key_policy::Origin::default(),
+            target: format!("TrentService.{operation}"),
+            body: fields.to_string().into_bytes().into(),
+        };
+        let served = crate::auth::testing::wait(std::sync::Arc::clone(&world.api).serve(request));
+        served.unwrap().plaintext.map(|plaintext| plaintext.tenant_key.to_string())
+    };
+    let id = |uuid: &str| Some(uuid.replace('-', ""));
+    let fields = json!({"CiphertextBlob": blob, "DestinationKeyId": to});
+    assert_eq!(served("ReEncrypt", fields), id(&from));
+    assert_eq!(served("Decrypt", json!({"CiphertextBlob": blob})), id(&from));
+    let spec = json!({"KeyId": to, "KeySpec": "AES_256"});
+    assert_eq!(served("GenerateDataKey", spec.clone()), id(&to));
+    assert_eq!(served("GenerateDataKeyWithoutPlaintext", spec), None);
 }

@@ -8,9 +8,10 @@ use super::super::table::{self, Handler};
 use super::{World, b64, user};
 
 /// For each operation that the keys serve: fields that are each wrong alone. `KEY` stands for a
-/// key's id, `ADA` for a user's ARN, `a*9` for nine letters and `B*9` for nine bytes.
+/// key's id, `ADA` for a user's ARN, `a*9` for nine letters and `B*9` for nine bytes. What begins
+/// with `!` has a field of another type.
 const WRONG: &[(&str, &[&str])] = &[
-    ("CancelKeyDeletion", &["{}", r#"{"KeyId": 1}"#, r#"{"KeyId": "a*2049"}"#]),
+    ("CancelKeyDeletion", &["{}", r#"!{"KeyId": 1}"#, r#"{"KeyId": "a*2049"}"#]),
     (
         "CreateAlias",
         &[
@@ -29,8 +30,8 @@ const WRONG: &[(&str, &[&str])] = &[
             r#"{"KeyId": "KEY", "GranteePrincipal": "ADA"}"#,
             r#"{"KeyId": "KEY", "GranteePrincipal": "a b", "Operations": ["Decrypt"]}"#,
             r#"{"KeyId": "KEY", "GranteePrincipal": "ADA", "Operations": ["Fly"]}"#,
-            r#"{"KeyId": "KEY", "GranteePrincipal": "ADA", "Operations": ["Decrypt"], "Constraints": 1}"#,
-            r#"{"KeyId": "KEY", "GranteePrincipal": "ADA", "Operations": ["Decrypt"], "DryRun": "yes"}"#,
+            r#"!{"KeyId": "KEY", "GranteePrincipal": "ADA", "Operations": ["Decrypt"], "Constraints": 1}"#,
+            r#"!{"KeyId": "KEY", "GranteePrincipal": "ADA", "Operations": ["Decrypt"], "DryRun": "yes"}"#,
         ],
     ),
     (
@@ -44,7 +45,7 @@ const WRONG: &[(&str, &[&str])] = &[
             r#"{"Tags": [{"TagKey": "a"}]}"#,
             r#"{"Tags": [{"TagKey": "a*129", "TagValue": ""}]}"#,
             r#"{"Tags": [{"TagKey": "a", "TagValue": "a*257"}]}"#,
-            r#"{"MultiRegion": "yes"}"#,
+            r#"!{"MultiRegion": "yes"}"#,
             r#"{"Origin": "EXTERNAL_KEY_STORE"}"#,
             r#"{"CustomKeyStoreId": "s"}"#,
         ],
@@ -53,34 +54,34 @@ const WRONG: &[(&str, &[&str])] = &[
         "Decrypt",
         &[
             "{}",
-            r#"{"CiphertextBlob": "%"}"#,
+            r#"!{"CiphertextBlob": "%"}"#,
             r#"{"CiphertextBlob": "B*6145"}"#,
-            r#"{"CiphertextBlob": "B*9", "EncryptionContext": []}"#,
+            r#"!{"CiphertextBlob": "B*9", "EncryptionContext": []}"#,
             r#"{"CiphertextBlob": "B*9", "DryRunModifiers": ["IGNORE_CIPHERTEXT"]}"#,
             r#"{"KeyId": "KEY", "DryRun": true, "DryRunModifiers": ["OTHER"]}"#,
             r#"{"DryRun": true, "DryRunModifiers": ["IGNORE_CIPHERTEXT"]}"#,
         ],
     ),
-    ("DeleteAlias", &["{}", r#"{"AliasName": "a"}"#, r#"{"AliasName": 1}"#]),
+    ("DeleteAlias", &["{}", r#"{"AliasName": "a"}"#, r#"!{"AliasName": 1}"#]),
     ("DeleteImportedKeyMaterial", &["{}", r#"{"KeyId": "KEY", "KeyMaterialId": "0"}"#]),
     (
         "DescribeKey",
         &[
             "{}",
             r#"{"KeyId": "KEY", "GrantTokens": [""]}"#,
-            r#"{"KeyId": "KEY", "GrantTokens": "a"}"#,
+            r#"!{"KeyId": "KEY", "GrantTokens": "a"}"#,
         ],
     ),
-    ("DisableKey", &["{}", r#"{"KeyId": ["KEY"]}"#]),
-    ("DisableKeyRotation", &["{}", r#"{"KeyId": {}}"#]),
-    ("EnableKey", &["{}", r#"{"KeyId": true}"#]),
+    ("DisableKey", &["{}", r#"!{"KeyId": ["KEY"]}"#]),
+    ("DisableKeyRotation", &["{}", r#"!{"KeyId": {}}"#]),
+    ("EnableKey", &["{}", r#"!{"KeyId": true}"#]),
     (
         "EnableKeyRotation",
         &[
             "{}",
             r#"{"KeyId": "KEY", "RotationPeriodInDays": 89}"#,
             r#"{"KeyId": "KEY", "RotationPeriodInDays": 2561}"#,
-            r#"{"KeyId": "KEY", "RotationPeriodInDays": "365"}"#,
+            r#"!{"KeyId": "KEY", "RotationPeriodInDays": "365"}"#,
         ],
     ),
     (
@@ -90,10 +91,10 @@ const WRONG: &[(&str, &[&str])] = &[
             r#"{"Plaintext": "YQ=="}"#,
             r#"{"KeyId": "KEY", "Plaintext": ""}"#,
             r#"{"KeyId": "KEY", "Plaintext": "B*4097"}"#,
-            r#"{"KeyId": "KEY", "Plaintext": "YQ==", "EncryptionContext": {"a": 1}}"#,
+            r#"!{"KeyId": "KEY", "Plaintext": "YQ==", "EncryptionContext": {"a": 1}}"#,
             r#"{"KeyId": "KEY", "Plaintext": "YQ==", "EncryptionContext": {"a": "a*8192"}}"#,
             r#"{"KeyId": "KEY", "Plaintext": "YQ==", "EncryptionAlgorithm": "ROT13"}"#,
-            r#"{"KeyId": "KEY", "Plaintext": "YQ==", "DryRun": 1}"#,
+            r#"!{"KeyId": "KEY", "Plaintext": "YQ==", "DryRun": 1}"#,
         ],
     ),
     (
@@ -108,7 +109,7 @@ const WRONG: &[(&str, &[&str])] = &[
         ],
     ),
     ("GenerateDataKeyWithoutPlaintext", &[r#"{"KeyId": "KEY"}"#, "{}"]),
-    ("GenerateRandom", &["{}", r#"{"NumberOfBytes": 1025}"#, r#"{"NumberOfBytes": 1.5}"#]),
+    ("GenerateRandom", &["{}", r#"{"NumberOfBytes": 1025}"#, r#"!{"NumberOfBytes": 1.5}"#]),
     ("GetKeyLastUsage", &["{}", r#"{"KeyId": ""}"#]),
     ("GetKeyPolicy", &["{}", r#"{"KeyId": "KEY", "PolicyName": "a b"}"#]),
     ("GetKeyRotationStatus", &["{}", r#"{"KeyId": ""}"#]),
@@ -141,8 +142,8 @@ const WRONG: &[(&str, &[&str])] = &[
         "ListKeys",
         &[
             r#"{"Limit": 0}"#,
-            r#"{"Limit": "1"}"#,
-            r#"{"Marker": 1}"#,
+            r#"!{"Limit": "1"}"#,
+            r#"!{"Marker": 1}"#,
             r#"{"ResourceOwners": ["OTHERS"]}"#,
         ],
     ),
@@ -154,13 +155,13 @@ const WRONG: &[(&str, &[&str])] = &[
             r#"{"KeyId": "KEY"}"#,
             r#"{"Policy": "{}"}"#,
             r#"{"KeyId": "KEY", "Policy": ""}"#,
-            r#"{"KeyId": "KEY", "Policy": {}}"#,
+            r#"!{"KeyId": "KEY", "Policy": {}}"#,
         ],
     ),
     ("ReEncrypt", &[r#"{"CiphertextBlob": "YQ=="}"#, r#"{"DestinationKeyId": "KEY"}"#]),
     ("RetireGrant", &["{}", r#"{"KeyId": "KEY"}"#, r#"{"GrantId": "a"}"#]),
     ("RevokeGrant", &[r#"{"KeyId": "KEY"}"#, r#"{"GrantId": "a"}"#]),
-    ("RotateKeyOnDemand", &["{}", r#"{"KeyId": 0}"#]),
+    ("RotateKeyOnDemand", &["{}", r#"!{"KeyId": 0}"#]),
     (
         "ScheduleKeyDeletion",
         &[
@@ -171,7 +172,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "TagResource",
-        &[r#"{"KeyId": "KEY"}"#, r#"{"KeyId": "KEY", "Tags": [1]}"#, r#"{"Tags": []}"#],
+        &[r#"{"KeyId": "KEY"}"#, r#"!{"KeyId": "KEY", "Tags": [1]}"#, r#"{"Tags": []}"#],
     ),
     ("UntagResource", &[r#"{"KeyId": "KEY"}"#, r#"{"KeyId": "KEY", "TagKeys": ["a*129"]}"#]),
     ("UpdateAlias", &[r#"{"AliasName": "alias/a"}"#, r#"{"TargetKeyId": "KEY"}"#]),
@@ -204,7 +205,7 @@ fn filled(value: &Value, id: &str) -> Value {
 }
 
 #[test]
-fn wrong_fields_are_validation_exceptions() {
+fn wrong_values_are_validation_exceptions_and_wrong_types_serialization_exceptions() {
     let world = World::new();
     let (local, imported) =
         (world.key(), world.ok("CreateKey", json!({"Origin": "EXTERNAL"}))["KeyMetadata"].clone());
@@ -213,9 +214,13 @@ fn wrong_fields_are_validation_exceptions() {
     for (operation, wrong) in WRONG {
         let id = if operation.contains("Import") { &imported } else { &local };
         for fields in *wrong {
+            let (fields, expected) = match fields.strip_prefix('!') {
+                Some(fields) => (fields, "SerializationException"),
+                None => (*fields, "ValidationException"),
+            };
             let fields = filled(&serde_json::from_str(fields).unwrap(), id);
             let code = world.code(operation, fields.clone());
-            assert_eq!(code, "ValidationException", "{operation} {fields}");
+            assert_eq!(code, expected, "{operation} {fields}");
         }
     }
     assert_eq!(world.describe(&local), before);

@@ -14,6 +14,7 @@ use crate::body::{BodyPlan, DecodedBody, PayloadForm};
 use crate::error::ApiError;
 use crate::key_policy::KeyPolicies;
 use crate::key_policy::testing::{MemoryDirectory, in_memory, with};
+use crate::plaintext::Plaintext;
 use crate::s3::S3Api;
 use crate::s3::door::{Door, Private};
 
@@ -39,6 +40,8 @@ pub(super) struct Reply {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) error: Option<ApiError>,
+    /// The key that the answer's connection is to be cut with.
+    pub(super) plaintext: Option<Plaintext>,
 }
 
 impl Reply {
@@ -163,6 +166,7 @@ impl Node {
         Reply {
             status: head.status.as_u16(),
             error: head.extensions.remove::<ApiError>(),
+            plaintext: head.extensions.remove::<Plaintext>(),
             headers: head.headers,
             body: body.collect().await.unwrap().to_bytes(),
         }
