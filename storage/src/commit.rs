@@ -1,4 +1,5 @@
-//! The commit point: one thread decides conditions and writes synced batches.
+//! The commit point: one thread, or in a simulation one task, decides conditions and writes synced
+//! batches.
 //!
 //! Owns: the queue in front of the metadata store, group commit, the decision of every condition.
 //! Knows nothing of: what a row means, segments (data is flushed before a commit is asked for).
@@ -19,8 +20,10 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::blob::Placed;
+use crate::bugs::{Bug, seeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Change, Condition, MetaStore, RowKey, ScanStep, prefix_end};
+use crate::reached::sometimes;
 
 /// Commits that may wait in the queue; a caller beyond it waits to enter.
 const QUEUE_MAX: usize = 4_096;
@@ -64,7 +67,7 @@ impl Draft {
 
 struct Request {
     draft: Draft,
-    reply: oneshot::Sender<Result<()>>,
+    reply: Reply,
 }
 
 impl Request {
@@ -105,13 +108,8 @@ impl Committer {
         let counters = Arc::new(CommitCounters::default());
         let worker =
             Worker { store, synced, fenced: Arc::clone(&fenced), counters: Arc::clone(&counters) };
-        let thread = std::thread::Builder::new()
-            .name("kluis-commit".to_owned())
-            .spawn(move || worker.run(requests))
-            .map_err(|cause| {
-                Error::new(ErrorKind::Unavailable, "start the committer thread").with_source(cause)
-            })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), fenced, counters })
+        let thread = worker.spawn(requests)?;
+        Ok(Self { queue: Some(queue), thread, fenced, counters })
     }
 
     /// Makes the draft's changes if its conditions hold; durable once this returns.
@@ -168,23 +166,95 @@ struct Worker {
     counters: Arc<CommitCounters>,
 }
 
+/// Who waits for a commit.
+type Reply = oneshot::Sender<Result<()>>;
+
+/// A batch that is decided and written, and that nobody has been told of.
+struct Answers {
+    refused: Vec<(Reply, Error)>,
+    /// With the extents that are published by now.
+    accepted: Vec<(Reply, Option<Arc<Vec<Placed>>>)>,
+    outcome: Result<()>,
+}
+
+impl Answers {
+    fn send(self) {
+        for (reply, error) in self.refused {
+            let _ = reply.send(Err(error));
+        }
+        for (reply, placed) in self.accepted {
+            drop(placed);
+            let answer = self.outcome.as_ref().copied().map_err(|error: &Error| {
+                Error::new(error.kind(), error.during())
+                    .with_advice("restart the node, it recovers")
+            });
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// What waits behind `first`, up to the limits of a batch.
+fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+    let mut bytes = first.bytes();
+    let mut batch = vec![first];
+    while batch.len() < BATCH_COMMITS_MAX && bytes < BATCH_BYTES_MAX {
+        let Ok(next) = requests.try_recv() else { break };
+        bytes += next.bytes();
+        batch.push(next);
+    }
+    batch
+}
+
 impl Worker {
+    /// Starts the work; the thread, if it has one.
+    fn spawn(self, requests: mpsc::Receiver<Request>) -> Result<Option<JoinHandle<()>>> {
+        #[cfg(feature = "sim")]
+        if crate::executor::is_inline() {
+            tokio::spawn(self.run_inline(requests));
+            return Ok(None);
+        }
+        let thread = std::thread::Builder::new()
+            .name("kluis-commit".to_owned())
+            .spawn(move || self.run(requests))
+            .map_err(|cause| {
+                Error::new(ErrorKind::Unavailable, "start the committer thread").with_source(cause)
+            })?;
+        Ok(Some(thread))
+    }
+
     fn run(self, mut requests: mpsc::Receiver<Request>) {
         let _fence = FenceOnPanic(Arc::clone(&self.fenced));
         while let Some(first) = requests.blocking_recv() {
-            let mut bytes = first.bytes();
-            let mut batch = vec![first];
-            while batch.len() < BATCH_COMMITS_MAX && bytes < BATCH_BYTES_MAX {
-                let Ok(next) = requests.try_recv() else { break };
-                bytes += next.bytes();
-                batch.push(next);
-            }
-            self.carry_out(batch);
+            let batch = gather(first, &mut requests);
+            self.carry_out(batch).send();
         }
     }
 
-    /// Decides and writes one batch, and answers everyone in it.
-    fn carry_out(&self, batch: Vec<Request>) {
+    /// As [`Self::run`], in a task: the power may go before a batch is written, and between its
+    /// write and its answers.
+    #[cfg(feature = "sim")]
+    async fn run_inline(self, mut requests: mpsc::Receiver<Request>) {
+        use crate::executor::inline::pause;
+        let _fence = FenceOnPanic(Arc::clone(&self.fenced));
+        while let Some(first) = requests.recv().await {
+            pause().await;
+            let mut batch = gather(first, &mut requests);
+            if seeded(Bug::AckBeforeSync) {
+                for request in &mut batch {
+                    let told = std::mem::replace(&mut request.reply, oneshot::channel().0);
+                    let _ = told.send(Ok(()));
+                }
+                pause().await;
+                pause().await;
+            }
+            let answers = self.carry_out(batch);
+            pause().await;
+            answers.send();
+        }
+    }
+
+    /// Decides and writes one batch.
+    fn carry_out(&self, batch: Vec<Request>) -> Answers {
         let mut overlay = Overlay::default();
         let mut changes = Vec::new();
         let mut accepted = Vec::new();
@@ -202,26 +272,20 @@ impl Worker {
                 }
                 Err(error) => {
                     if error.kind() == ErrorKind::Conflict {
+                        sometimes("a commit lost to another");
                         self.counters.conflicts.fetch_add(1, Ordering::Relaxed);
                     }
                     refused.push((request.reply, error));
                 }
             }
         }
+        if accepted.len() > 1 {
+            sometimes("a batch had several commits");
+        }
         let outcome = if accepted.is_empty() { Ok(()) } else { self.write(&changes) };
         self.counters.batches.fetch_add(u64::from(!accepted.is_empty()), Ordering::Relaxed);
         self.counters.commits.fetch_add(accepted.len() as u64, Ordering::Relaxed);
-        for (reply, error) in refused {
-            let _ = reply.send(Err(error));
-        }
-        for (reply, placed) in accepted {
-            drop(placed);
-            let answer = outcome.as_ref().copied().map_err(|error: &Error| {
-                Error::new(error.kind(), error.during())
-                    .with_advice("restart the node, it recovers")
-            });
-            let _ = reply.send(answer);
-        }
+        Answers { refused, accepted, outcome }
     }
 
     fn write(&self, changes: &[Change]) -> Result<()> {
@@ -253,7 +317,7 @@ impl Worker {
                 }
                 Condition::RowsUnder { prefix, count } => self.counts(prefix, *count, overlay)?,
             };
-            if !holds {
+            if !holds && !seeded(Bug::ConditionsIgnored) {
                 return Err(Error::new(ErrorKind::Conflict, "commit: a condition does not hold"));
             }
         }

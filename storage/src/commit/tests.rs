@@ -60,7 +60,7 @@ async fn an_empty_range_is_decided_with_the_batch_before_it() {
     let (second, second_answer) = request(vec![under("b/")], vec![put("gone", "x")]);
     let (third, third_answer) = request(vec![], vec![Change::Delete { row: row("b/1") }]);
     let (fourth, fourth_answer) = request(vec![under("b/")], vec![put("gone", "y")]);
-    worker.carry_out(vec![first, second, third, fourth]);
+    worker.carry_out(vec![first, second, third, fourth]).send();
     assert!(first_answer.await.unwrap().is_ok());
     assert_eq!(second_answer.await.unwrap().unwrap_err().kind(), ErrorKind::Conflict);
     assert!(third_answer.await.unwrap().is_ok());

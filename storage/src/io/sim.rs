@@ -19,14 +19,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use super::files::{check_len, check_name};
-use super::transfer::{Direction, stopped};
+use super::transfer::{Direction, Step, stopped};
 use super::{Buf, Disk, DiskFuture, DiskKind, DiskStats, FileId, OpenMode};
 
+mod random;
 mod world;
 
 #[cfg(test)]
 mod tests;
 
+#[cfg_attr(not(feature = "sim"), expect(unused_imports, reason = "for the simulation"))]
+pub(crate) use random::SplitMix;
 use world::{Sync, World};
 
 /// What a power loss tears or keeps as a unit.
@@ -35,6 +38,9 @@ pub const SECTOR_BYTES: usize = 512;
 /// How many times an operation lets others run before it is answered, at most. Enough for any
 /// order of a handful of operations; more only makes runs longer.
 const PAUSES_MAX: u64 = 3;
+
+/// The same for a sync, which on a real device takes longest.
+const SYNC_PAUSES_MAX: u64 = 12;
 
 /// How a simulated disk starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +86,8 @@ pub enum SimFault {
     Lost,
     /// A write lands in another place of the same file; answered with `Ok`.
     Misdirected,
+    /// A write takes only a beginning, and says so: it has to be continued.
+    Short,
 }
 
 impl SimFault {
@@ -89,7 +97,7 @@ impl SimFault {
             Self::Eio => true,
             Self::Enospc => matches!(op, SimOp::Create | SimOp::Write),
             Self::Lost => matches!(op, SimOp::Sync | SimOp::Write),
-            Self::Misdirected => op == SimOp::Write,
+            Self::Misdirected | Self::Short => op == SimOp::Write,
         }
     }
 }
@@ -131,6 +139,11 @@ impl SimDisk {
     pub fn inject(&self, op: SimOp, after: u64, fault: SimFault) {
         assert!(fault.suits(op), "{op:?} cannot fail by {fault:?}");
         self.world().inject(op, after, fault);
+    }
+
+    /// Takes back the faults that have not happened yet.
+    pub fn calm(&self) {
+        self.world().calm();
     }
 
     /// Injected faults that have not happened yet.
@@ -188,6 +201,7 @@ impl SimDisk {
     /// between finds it done or not.
     fn slowly<T: Send + 'static>(
         &self,
+        pauses_max: u64,
         prepare: impl FnOnce(&mut World) -> io::Result<Sync> + Send + 'static,
         apply: impl FnOnce(&mut World, Sync) -> io::Result<T> + Send + 'static,
     ) -> DiskFuture<io::Result<T>> {
@@ -197,7 +211,7 @@ impl SimDisk {
                 let mut world = disk.world();
                 prepare(&mut world)?
             };
-            let (early, pauses) = disk.world().schedule(PAUSES_MAX);
+            let (early, pauses) = disk.world().schedule(pauses_max);
             if early {
                 let result = apply(&mut disk.world(), prepared);
                 pause(pauses).await;
@@ -221,7 +235,7 @@ impl SimDisk {
             world.start(op)?;
             Ok(Sync::default())
         };
-        self.slowly(prepare, move |world, _| apply(world))
+        self.slowly(PAUSES_MAX, prepare, move |world, _| apply(world))
     }
 }
 
@@ -290,22 +304,40 @@ impl Disk for SimDisk {
     fn write_at(&self, file: FileId, buf: Buf, offset: u64) -> DiskFuture<(Buf, io::Result<()>)> {
         let disk = self.clone();
         Box::pin(async move {
-            let result = disk.world().write(file, &buf, offset);
-            let (_, pauses) = disk.world().schedule(PAUSES_MAX);
-            let answered = result.as_ref().ok().map(|&serial| {
-                let disk = &disk;
-                Answered { disk, file, serial }
-            });
-            pause(pauses).await;
-            drop(answered);
-            let result = result.map(|_| ());
-            disk.world().finished(Direction::Write, buf.len() as u64, &result);
+            let admitted = disk.world().admit(Direction::Write, file, offset, buf.len());
+            let mut transfer = match admitted {
+                Ok(transfer) => transfer,
+                Err(error) => {
+                    let refused = Err(error);
+                    disk.world().finished(Direction::Write, 0, &refused);
+                    return (buf, refused);
+                }
+            };
+            // Whatever reached the device is covered by a sync once the whole write is answered.
+            let mut written = Vec::new();
+            let result = loop {
+                let (step, serial) = disk.world().write(file, &mut transfer, &buf);
+                written.extend(serial.map(|serial| {
+                    let disk = &disk;
+                    Answered { disk, file, serial }
+                }));
+                let (_, pauses) = disk.world().schedule(PAUSES_MAX);
+                pause(pauses).await;
+                if let Step::Done(result) = step {
+                    break result;
+                }
+            };
+            drop(written);
             (buf, disk.answer(result))
         })
     }
 
     fn sync(&self, file: FileId) -> DiskFuture<io::Result<()>> {
-        self.slowly(move |world| world.start_sync(file), |world, sync| world.sync(&sync))
+        self.slowly(
+            SYNC_PAUSES_MAX,
+            move |world| world.start_sync(file),
+            |world, sync| world.sync(&sync),
+        )
     }
 
     fn close(&self, file: FileId) -> DiskFuture<()> {

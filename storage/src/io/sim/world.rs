@@ -12,12 +12,15 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::files::not_open;
-use super::super::transfer::{Counters, Direction, Transfer, stopped};
+use super::super::transfer::{Counters, Direction, Step, Transfer, stopped};
 use super::super::{BLOCK_BYTES, DiskStats, FileId};
+use super::random::SplitMix;
 use super::{SECTOR_BYTES, SimConfig, SimCrash, SimFault, SimOp};
 
 /// One torn sector in this many, where a crash decides sector by sector.
-const TEAR_ONE_IN: u64 = 8;
+const TEAR_ONE_IN: u64 = 4;
+/// The beginning of a sector, where a record's header is if it has one: every other tear is there.
+const HEAD_BYTES: usize = 160;
 
 type Sector = [u8; SECTOR_BYTES];
 const ZEROS: Sector = [0; SECTOR_BYTES];
@@ -83,7 +86,7 @@ pub(super) struct Sync {
 impl World {
     pub(super) fn new(config: SimConfig) -> Self {
         Self {
-            random: SplitMix(config.seed),
+            random: SplitMix::new(config.seed),
             capacity_bytes: config.capacity_bytes,
             stopped: false,
             names: BTreeMap::new(),
@@ -117,6 +120,10 @@ impl World {
 
     pub(super) fn faults_left(&self) -> usize {
         self.faults.len()
+    }
+
+    pub(super) fn calm(&mut self) {
+        self.faults.clear();
     }
 
     pub(super) fn inject(&mut self, op: SimOp, after: u64, fault: SimFault) {
@@ -158,7 +165,7 @@ impl World {
 
     fn note(&mut self, words: &[u64]) {
         for &word in words {
-            self.trace = SplitMix(self.trace ^ word).next();
+            self.trace = SplitMix::new(self.trace ^ word).next();
         }
     }
 
@@ -238,33 +245,69 @@ impl World {
         Ok(())
     }
 
-    /// Answers with the serial number of the write.
-    pub(super) fn write(&mut self, id: FileId, bytes: &[u8], offset: u64) -> io::Result<u64> {
+    /// Admits a transfer to or from an open file.
+    pub(super) fn admit(
+        &self,
+        direction: Direction,
+        id: FileId,
+        offset: u64,
+        len: usize,
+    ) -> io::Result<Transfer> {
+        if self.stopped {
+            return Err(stopped());
+        }
+        Transfer::admit(direction, offset, len, self.node(id)?.len)
+    }
+
+    /// One step of a write: what follows, and the serial number of what was written.
+    pub(super) fn write(
+        &mut self,
+        id: FileId,
+        transfer: &mut Transfer,
+        bytes: &[u8],
+    ) -> (Step, Option<u64>) {
+        let rest = bytes.get(transfer.position()..).unwrap_or_default();
+        let answer = self.write_some(id, rest, transfer.file_offset());
+        let serial = answer.as_ref().ok().map(|(serial, _)| *serial);
+        (transfer.step(answer.map(|(_, moved)| moved), &self.counters), serial)
+    }
+
+    /// Answers with the serial number of the write and the bytes that it took.
+    fn write_some(&mut self, id: FileId, bytes: &[u8], offset: u64) -> io::Result<(u64, usize)> {
         let fault = self.begin(SimOp::Write)?;
         let len = self.node(id)?.len;
-        Transfer::admit(Direction::Write, offset, bytes.len(), len)?;
         let serial = self.next_serial;
         self.next_serial += 1;
         self.note(&[offset, bytes.len() as u64]);
         let mut bytes = bytes.to_vec();
         let mut offset = offset;
+        let mut moved = bytes.len();
         match fault {
             Some(SimFault::BitFlip) => self.random.flip(&mut bytes),
-            Some(SimFault::Lost) => return Ok(serial),
+            Some(SimFault::Lost) => return Ok((serial, moved)),
             Some(SimFault::Misdirected) => {
                 let blocks = (len - bytes.len() as u64) / BLOCK_BYTES + 1;
                 offset = self.random.below(blocks) * BLOCK_BYTES;
             }
-            Some(SimFault::Eio) => {
-                let sectors = self.random.below((bytes.len() / SECTOR_BYTES) as u64 + 1);
-                let part = usize::try_from(sectors).map_or(0, |sectors| sectors * SECTOR_BYTES);
-                bytes.truncate(part);
-            }
+            Some(SimFault::Eio) => bytes.truncate(self.some_sectors(moved)),
             Some(SimFault::Enospc) => return Err(failure(SimFault::Enospc)),
+            Some(SimFault::Short) => {
+                moved = self.some_sectors(moved - SECTOR_BYTES) + SECTOR_BYTES;
+                bytes.truncate(moved);
+            }
             None => {}
         }
         self.node_mut(id)?.put(serial, bytes, offset);
-        if fault == Some(SimFault::Eio) { Err(failure(SimFault::Eio)) } else { Ok(serial) }
+        if fault == Some(SimFault::Eio) {
+            return Err(failure(SimFault::Eio));
+        }
+        Ok((serial, moved))
+    }
+
+    /// The length of some beginning of `len` bytes, whole sectors.
+    fn some_sectors(&mut self, len: usize) -> usize {
+        let sectors = self.random.below((len / SECTOR_BYTES) as u64 + 1);
+        usize::try_from(sectors).map_or(0, |sectors| sectors * SECTOR_BYTES)
     }
 
     /// From now on a sync covers this write.
@@ -406,7 +449,7 @@ impl Node {
             let mut candidates = vec![self.durable(sector)];
             candidates.extend(versions.iter().map(Version::bytes));
             let picked = match loss {
-                Loss::Sectors => random.mixed(&candidates),
+                Loss::Sectors => mixed(random, &candidates),
                 Loss::Writes { kept } => {
                     let newest = versions.iter().rev().find(|version| kept(version.serial));
                     to_sector(newest.map_or(self.durable(sector), Version::bytes))
@@ -431,11 +474,11 @@ impl Loss {
         let kept: Box<dyn Fn(u64) -> bool> = match crash {
             SimCrash::KeepAll => Box::new(|_| true),
             SimCrash::LoseAll => Box::new(|_| false),
-            SimCrash::Mixed => match random.below(3) {
-                0 => return Self::Sectors,
-                1 => {
+            SimCrash::Mixed => match random.below(4) {
+                0 | 1 => return Self::Sectors,
+                2 => {
                     let salt = random.next();
-                    Box::new(move |serial| SplitMix(salt ^ serial).coin())
+                    Box::new(move |serial| SplitMix::new(salt ^ serial).coin())
                 }
                 _ => {
                     let end = random.below(next_serial + 1);
@@ -463,54 +506,18 @@ fn failure(fault: SimFault) -> io::Error {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, repeatable and even. It protects nothing.
-#[derive(Debug)]
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+/// One of the candidates, or now and then the beginning of one and the end of another.
+fn mixed(random: &mut SplitMix, candidates: &[&[u8]]) -> Box<Sector> {
+    let mut pick = || {
+        let index = random.index(candidates.len());
+        to_sector(candidates.get(index).expect("an index below the length"))
+    };
+    let (mut sector, other) = (pick(), pick());
+    if random.below(TEAR_ONE_IN) == 0 {
+        let within = if random.coin() { HEAD_BYTES } else { SECTOR_BYTES };
+        let cut = random.index(within);
+        let torn = sector.iter_mut().zip(other.iter()).skip(cut);
+        torn.for_each(|(byte, other)| *byte = *other);
     }
-
-    /// A number below `end`, which is small: the bias of the remainder does not matter here.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn index(&mut self, end: usize) -> usize {
-        usize::try_from(self.below(end as u64)).expect("a number below a usize")
-    }
-
-    fn coin(&mut self) -> bool {
-        self.below(2) == 0
-    }
-
-    fn flip(&mut self, bytes: &mut [u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let (index, bit) = (self.index(bytes.len()), self.below(8));
-        if let Some(byte) = bytes.get_mut(index) {
-            *byte ^= 1 << bit;
-        }
-    }
-
-    /// One of the candidates, or now and then the beginning of one and the end of another.
-    fn mixed(&mut self, candidates: &[&[u8]]) -> Box<Sector> {
-        let mut pick = || {
-            let index = self.index(candidates.len());
-            to_sector(candidates.get(index).expect("an index below the length"))
-        };
-        let (mut sector, other) = (pick(), pick());
-        if self.below(TEAR_ONE_IN) == 0 {
-            let cut = self.index(SECTOR_BYTES);
-            let torn = sector.iter_mut().zip(other.iter()).skip(cut);
-            torn.for_each(|(byte, other)| *byte = *other);
-        }
-        sector
-    }
+    sector
 }
