@@ -1,4 +1,4 @@
-//! The bytes of a volume: extent records and superblocks.
+//! The bytes of a volume: extent records, superblocks, members of a mirror.
 //!
 //! Owns: encoding, decoding, and the rules every field must obey. Knows nothing of: files, devices,
 //! keys; what a chunk holds is opaque.
@@ -8,9 +8,10 @@
 //! - Decoding never panics, whatever the bytes; a value that decoding accepts encodes to the same
 //!   bytes again.
 //! - All integers are little-endian.
-//!   Bytes: docs/FORMAT.md, "Extent" and "Superblock".
+//!   Bytes: docs/FORMAT.md, "Extent", "Superblock" and "Member".
 
 mod extent;
+mod member;
 mod superblock;
 
 #[cfg(test)]
@@ -19,6 +20,10 @@ mod tests;
 pub use extent::{
     ChunkLayout, ChunkTable, ExtentHeader, ExtentId, HEADER_BYTES, HeaderError, MAGIC,
     RECORD_ALIGN, RecordBody,
+};
+pub use member::{
+    CURSOR_BYTES_MAX, Holder, MEMBER_BYTES, MEMBER_VERSION, Member, MemberError, MirrorId, SEATS,
+    SeatState,
 };
 pub use superblock::{FORMAT_VERSION, OPEN_COUNT_MAX, SUPER_BYTES, SuperError, Superblock};
 

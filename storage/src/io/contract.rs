@@ -16,8 +16,9 @@ use tokio::runtime;
 use super::sim::SimDisk;
 use super::{
     BLOCK_BYTES, BLOCK_LEN, Backend, Buf, BufClass, BufPool, Disk, DiskFuture, DiskKind, FileId,
-    IoConfig, OpenMode, PIECE_BYTES, SLAB_BYTES, open_disk,
+    IoConfig, MirrorDisk, MirrorMember, MirrorParts, OpenMode, PIECE_BYTES, SLAB_BYTES, open_disk,
 };
+use crate::format::MirrorId;
 
 /// No check takes a second; one that takes this long hangs.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -86,6 +87,41 @@ fn sim(pool_bytes: usize) -> Bench {
     Bench { disk: Arc::new(SimDisk::new(1)), pool, _dir: None }
 }
 
+/// A mirror over two disks. The checks' runtime has threads to spare for the wait.
+fn mirror(disks: [Arc<dyn Disk>; 2], pool: &BufPool, dir: Option<TempDir>) -> Bench {
+    let members = disks.map(|disk| MirrorMember { path: "member".to_owned(), disk: Ok(disk) });
+    let parts = MirrorParts {
+        members,
+        witness: None,
+        pool: pool.clone(),
+        mirror: MirrorId::from_bytes([7; 16]),
+        rebuild_bytes_per_second: u64::MAX,
+    };
+    let runtime = runtime::Handle::current();
+    let opened = tokio::task::block_in_place(|| runtime.block_on(MirrorDisk::open(parts)));
+    Bench { disk: Arc::new(opened.unwrap()), pool: pool.clone(), _dir: dir }
+}
+
+fn mirror_sim(pool_bytes: usize) -> Bench {
+    let pool = BufPool::new(pool_bytes, false).unwrap();
+    mirror([Arc::new(SimDisk::new(1)), Arc::new(SimDisk::new(2))], &pool, None)
+}
+
+fn mirror_real(backend: Backend, pool_bytes: usize) -> Bench {
+    let pool = BufPool::new(pool_bytes, true).unwrap();
+    let dir = temp_dir();
+    let disks = ["a", "b"].map(|name| open_at(&dir.path().join(name), backend, true, &pool));
+    mirror(disks, &pool, Some(dir))
+}
+
+fn mirror_ring(pool_bytes: usize) -> Bench {
+    mirror_real(Backend::Ring, pool_bytes)
+}
+
+fn mirror_threads(pool_bytes: usize) -> Bench {
+    mirror_real(Backend::Threads, pool_bytes)
+}
+
 /// Runs one check in a runtime of its own.
 pub(super) fn run(check: impl Future<Output = ()>) {
     let mut runtime = runtime::Builder::new_multi_thread();
@@ -109,7 +145,8 @@ macro_rules! suites {
 }
 
 suites! {
-    ring_direct, ring_buffered, ring_unregistered, threads_direct, threads_buffered, sim;
+    ring_direct, ring_buffered, ring_unregistered, threads_direct, threads_buffered, sim,
+    mirror_ring, mirror_sim, mirror_threads;
     [
         a_closed_handle_is_refused,
         a_new_file_reads_as_zeros,

@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{
-    Advice, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, StatxFlags, fadvise, fallocate,
-    fstatfs, openat, renameat, renameat_with, statx, unlinkat,
+    Advice, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, StatxFlags,
+    fadvise, fallocate, flock, fstatfs, openat, renameat, renameat_with, statx, unlinkat,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -47,6 +47,9 @@ const LIST_MAX: usize = 1 << 20;
 /// a dot, so these collide with none; `list` passes over them.
 const NEW_PREFIX: &str = ".new-";
 const PROBE_NAME: &str = ".probe";
+
+/// The file that keeps processes apart.
+const LOCK_NAME: &str = "LOCK";
 
 /// What statfs(2) calls a tmpfs. It accepts O_DIRECT and ignores it.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -113,6 +116,8 @@ pub(super) struct Files {
     table: Mutex<Table>,
     /// Held while a file is made, since two makers of one name would share its hidden name.
     making: Mutex<()>,
+    /// Keeps other processes out, if it was asked for.
+    lock: Option<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
@@ -142,8 +147,24 @@ impl Files {
             slot_count,
             table: Mutex::default(),
             making: Mutex::new(()),
+            lock: None,
         };
         Ok((files, refusal))
+    }
+
+    /// Keeps other processes out of the directory until this is dropped.
+    pub(super) fn lock(&mut self) -> io::Result<()> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat(&self.root, LOCK_NAME, flags, Mode::RUSR | Mode::WUSR)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let text = "another kluis process has this directory open";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
+            locked => locked?,
+        }
+        self.lock = Some(file);
+        Ok(())
     }
 
     pub(super) fn is_direct(&self) -> bool {
@@ -218,6 +239,8 @@ impl Files {
             Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
             opened => opened?,
         };
+        // A file whose making failed at this very step has a name that a power cut takes away.
+        rustix::fs::fsync(&dir)?;
         let mut found = Vec::new();
         for entry in rustix::fs::Dir::read_from(&dir)? {
             let entry = entry?;

@@ -1,8 +1,9 @@
 //! Disks: whole files of fixed length, read and written in aligned blocks.
 //!
-//! One trait, [`Disk`], and three implementations: [`ring::RingDisk`] over io_uring,
+//! One trait, [`Disk`], and its implementations: [`ring::RingDisk`] over io_uring,
 //! [`threads::ThreadsDisk`] over a pool of threads, [`sim::SimDisk`] in memory with seeded
-//! crashes and faults. [`open_disk`] picks one of the first two.
+//! crashes and faults. [`open_disk`] picks one of the first two; [`MirrorDisk`] keeps two of them
+//! alike.
 //! Owns: file handles, buffers, queues in front of the device. Does not know: segments, extents,
 //! keys, or what any byte means.
 //!
@@ -20,10 +21,12 @@
 
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 
 pub mod buf;
 mod files;
+mod mirror;
 mod open;
 pub mod ring;
 pub mod sim;
@@ -36,6 +39,10 @@ mod contract;
 mod tests;
 
 pub use buf::{Buf, BufClass, BufPool, BufStats, PIECE_BYTES, SLAB_BYTES};
+pub use mirror::{
+    MemberState, MemberStatus, MirrorDisk, MirrorMember, MirrorParts, MirrorStatus, RebuildState,
+    RebuildStatus,
+};
 pub use open::open_disk;
 
 /// Offsets, lengths and buffers are multiples of this. The devices we know accept 512 or 4,096
@@ -67,7 +74,7 @@ pub enum OpenMode {
 }
 
 /// How a disk does its work.
-#[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
 pub enum DiskKind {
     /// io_uring on a thread of its own.
     Ring,
@@ -137,7 +144,8 @@ pub trait Disk: Send + Sync + 'static {
     fn close(&self, file: FileId) -> DiskFuture<()>;
 
     /// The files directly in `dir` with their lengths, sorted by name; none if there is no such
-    /// directory. An empty `dir` is the volume itself.
+    /// directory. An empty `dir` is the volume itself. What is listed keeps its name from then on,
+    /// durably.
     fn list(&self, dir: &str) -> DiskFuture<io::Result<Vec<(String, u64)>>>;
 
     /// Removes a name, durably. Open handles keep working.
@@ -145,6 +153,46 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Gives a file another name, durably and at once; a file of that name is replaced.
     fn rename(&self, from: &str, to: &str) -> DiskFuture<io::Result<()>>;
+
+    /// How many copies of every byte this disk was made to keep. They are numbered from 0.
+    fn copies(&self) -> usize {
+        1
+    }
+
+    /// As [`Disk::read_at`], from the copy of this number and no other; `NotConnected` if it is not
+    /// in use.
+    fn read_copy_at(
+        &self,
+        copy: usize,
+        file: FileId,
+        buf: Buf,
+        offset: u64,
+    ) -> DiskFuture<(Buf, io::Result<()>)> {
+        if copy == 0 {
+            return self.read_at(file, buf, offset);
+        }
+        Box::pin(async move { (buf, Err(io::ErrorKind::NotConnected.into())) })
+    }
+
+    /// Puts the bytes `proven` of `good` right on the copy of this number, durably: `good` was read
+    /// at `offset` from another copy, and the caller knows that these bytes of it are what was
+    /// written. The rest of the blocks stays as that copy has it, if it can be read. `InvalidData`
+    /// if the range was written anew meanwhile.
+    fn repair_at(
+        &self,
+        _copy: usize,
+        _file: FileId,
+        _good: Buf,
+        _offset: u64,
+        _proven: Range<usize>,
+    ) -> DiskFuture<io::Result<()>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    /// The mirror, if this is one.
+    fn mirror(&self) -> Option<&MirrorDisk> {
+        None
+    }
 
     /// Which implementation this is.
     fn kind(&self) -> DiskKind;
@@ -174,6 +222,9 @@ pub struct IoConfig {
     pub direct: bool,
     /// Refuse to run through the page cache.
     pub require_direct: bool,
+    /// Keep other processes out of the directory by a lock on its file `LOCK`, for as long as the
+    /// disk is open. The data directory has a lock of its own.
+    pub lock: bool,
     /// Threads of [`threads::ThreadsDisk`] for reads and writes.
     pub threads: usize,
     /// Threads for fdatasync(2), in any backend.
@@ -186,6 +237,7 @@ impl Default for IoConfig {
             backend: Backend::Auto,
             direct: true,
             require_direct: false,
+            lock: false,
             threads: threads::THREADS_DEFAULT,
             sync_threads: threads::SYNC_THREADS_DEFAULT,
         }

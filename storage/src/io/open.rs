@@ -26,6 +26,7 @@ const PROBE_BYTE: u8 = 0xA5;
 /// Opens the directory `root` as a disk.
 ///
 /// # Errors
+/// - `ResourceBusy`: a lock was asked for, and another process has the directory open.
 /// - `Unsupported`: O_DIRECT was required and the file system refuses it.
 /// - Whatever kept a backend that was asked for by name from working. With [`Backend::Auto`] a
 ///   ring that cannot be made is a line in the log and `no_ring` in the report.
@@ -34,7 +35,10 @@ pub fn open_disk(
     config: &IoConfig,
     pool: &BufPool,
 ) -> io::Result<(Arc<dyn Disk>, DiskReport)> {
-    let (files, no_direct) = Files::open_root(root, config.direct, pool)?;
+    let (mut files, no_direct) = Files::open_root(root, config.direct, pool)?;
+    if config.lock {
+        files.lock()?;
+    }
     if config.require_direct && !files.is_direct() {
         let why = no_direct.as_deref().unwrap_or("switched off");
         let text = format!("O_DIRECT is required but not to be had here: {why}");
