@@ -8,14 +8,15 @@
 //! - Nothing above this trait relies on more than compare-and-write inside one partition
 //!   (namespace, bucket, range), so that a distributed store can take its place.
 
+use std::path::Path;
 use std::sync::Weak;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::NsId;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) mod memory;
 pub(crate) mod rocks;
 
@@ -87,6 +88,24 @@ pub(crate) enum ScanStep {
     Stop,
 }
 
+/// How far the verification of a store is; begins at the default.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct VerifyPlace {
+    pub(crate) family: String,
+    pub(crate) row_key: Vec<u8>,
+}
+
+/// What one step of it found.
+#[derive(Default, Debug)]
+pub(crate) struct Verified {
+    /// Where to go on, `None` at the end.
+    pub(crate) next: Option<VerifyPlace>,
+    /// Bytes of the rows that were read.
+    pub(crate) bytes: u64,
+    /// Why the rest of the family cannot be read.
+    pub(crate) fault: Option<Error>,
+}
+
 /// A scan's visitor: row key and value.
 pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ScanStep> + 'a;
 
@@ -116,6 +135,23 @@ pub(crate) trait MetaStore: Send + Sync + 'static {
     /// has nothing to do.
     fn forget(&self, _family: Family, _lower: &[u8], _upper: &[u8]) -> Result<()> {
         Ok(())
+    }
+
+    /// Makes a copy of all rows in `dir`, which must not be there: those of every write that was
+    /// acknowledged before, none half. It shares files with the store where it can.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misuse`](crate::ErrorKind::Misuse): the store has no files.
+    fn checkpoint(&self, dir: &Path) -> Result<()> {
+        let during = format!("make a checkpoint in {}", dir.display());
+        Err(Error::new(ErrorKind::Misuse, during))
+    }
+
+    /// Reads some rows from `place` on in whichever family they are, past memory's copies where it
+    /// can, so that the checksums of the store's files are verified. A store without files has
+    /// nothing to verify.
+    fn verify(&self, _place: &VerifyPlace) -> Result<Verified> {
+        Ok(Verified::default())
     }
 
     /// The sequence number of the last durable write.

@@ -9,6 +9,9 @@
 //!   [`MetaStore::sequence`] after opening with the watermark in the volumes (docs/FORMAT.md,
 //!   "Watermark") and refuses to serve when acknowledged rows are missing.
 
+pub(crate) mod checkpoint;
+mod verify;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,7 +24,7 @@ use rocksdb::{
     WriteBufferManager, WriteOptions,
 };
 
-use super::{Change, Family, MetaStore, ScanStep, Visit};
+use super::{Change, Family, MetaStore, ScanStep, Verified, VerifyPlace, Visit};
 use crate::error::{Error, ErrorKind, Result};
 
 type Db = DBWithThreadMode<MultiThreaded>;
@@ -230,6 +233,14 @@ impl MetaStore for RocksMeta {
         options.set_exclusive_manual_compaction(false);
         self.db.compact_range_cf_opt(&self.family(family)?, Some(lower), Some(upper), &options);
         self.db.flush_wal(true).map_err(failed)
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<()> {
+        self.make_checkpoint(dir)
+    }
+
+    fn verify(&self, place: &VerifyPlace) -> Result<Verified> {
+        Ok(self.verify_some(place))
     }
 
     fn sequence(&self) -> u64 {
