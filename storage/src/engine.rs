@@ -18,20 +18,24 @@ use kluis_kms::{Env, Kms, TenantId};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::backup::{self, Backups};
 use crate::blob::{Volume, VolumeConfig, VolumeParts, VolumeUsage};
 use crate::bucket_keys::BucketKeys;
 use crate::commit::Committer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, open_disk};
+use crate::io::{BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, MirrorStatus};
 use crate::jobs::Jobs;
 use crate::meta::MetaStore;
 use crate::meta::rocks::{RocksMeta, RocksSettings};
 use crate::namespace::{MetaReader, blocking};
+use crate::reclaim::{Reclaim, ReclaimConfig, ReclaimStats};
 use crate::registry::Registry;
 use crate::release::Pins;
+use crate::scrub::{PERIOD_DAYS_MAX, Scrub, ScrubConfig, ScrubStats};
 use crate::segments::GcTable;
 use crate::space::Space;
 use crate::tenants::{FamilyPlan, Tenants};
+use crate::volumes;
 
 /// The settings of an engine. Every field has a default that runs.
 #[derive(Clone, Debug)]
@@ -40,6 +44,10 @@ pub struct EngineConfig {
     pub io: IoConfig,
     /// The volume.
     pub volume: VolumeConfig,
+    /// Where the volume lies: nothing for the data directory, one path, or two that are kept alike.
+    pub volume_paths: Vec<PathBuf>,
+    /// How fast a member of a mirror is filled, at most.
+    pub rebuild_bytes_per_second: u64,
     /// Bytes of the buffer pool, through which all ciphertext goes.
     pub pool_bytes: usize,
     /// Bytes of the metadata's block cache, memtables included.
@@ -52,8 +60,14 @@ pub struct EngineConfig {
     pub pooled_families: u8,
     /// Free space below which writes are refused, so that deletes and compaction can go on.
     pub reserve_bytes: u64,
+    /// Bytes of the file that is given up when even the reserve is nearly used; 0 for none.
+    pub ballast_bytes: u64,
     /// Reads that may run ahead of their readers, 256 KiB each.
     pub read_ahead_max: usize,
+    /// Reclaiming of dead space.
+    pub reclaim: ReclaimConfig,
+    /// Reading what is stored, so that rot is found in time.
+    pub scrub: ScrubConfig,
 }
 
 impl Default for EngineConfig {
@@ -61,13 +75,18 @@ impl Default for EngineConfig {
         Self {
             io: IoConfig::default(),
             volume: VolumeConfig::default(),
+            volume_paths: Vec::new(),
+            rebuild_bytes_per_second: 200 << 20,
             pool_bytes: 64 << 20,
             metadata_cache_bytes: 256 << 20,
             inline_bytes_max: 4 << 10,
             dedicated_namespaces_max: 256,
             pooled_families: 16,
             reserve_bytes: 2 << 30,
+            ballast_bytes: 512 << 20,
             read_ahead_max: 256,
+            reclaim: ReclaimConfig::default(),
+            scrub: ScrubConfig::default(),
         }
     }
 }
@@ -75,9 +94,9 @@ impl Default for EngineConfig {
 /// The largest `inline_bytes_max`: beyond it one flush less does not make up for compaction.
 const INLINE_BYTES_LIMIT: u64 = 32 << 10;
 /// The name of the lock file.
-const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
 /// The directory of the metadata.
-const META: &str = "meta";
+pub(crate) const META: &str = "meta";
 
 /// The storage engine. Clones share it.
 #[derive(Clone)]
@@ -89,7 +108,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     /// The lock on the directory. Declared first, so dropped first: whoever waits for the store to
     /// be gone finds this gone too.
-    _lock: std::os::fd::OwnedFd,
+    _lock: Option<std::os::fd::OwnedFd>,
     pub(crate) config: EngineConfig,
     pub(crate) env: Env,
     pub(crate) kms: Arc<Kms>,
@@ -101,10 +120,13 @@ pub(crate) struct Inner {
     pub(crate) keys: BucketKeys,
     pub(crate) pins: Pins,
     pub(crate) jobs: Jobs,
+    pub(crate) reclaim: Reclaim,
+    pub(crate) scrub: Scrub,
+    pub(crate) backups: Backups,
     pub(crate) release_wanted: Arc<Notify>,
     pub(crate) read_ahead: Arc<Semaphore>,
-    space: Arc<Space>,
-    disk: Arc<dyn Disk>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) disk: Arc<dyn Disk>,
     report: DiskReport,
 }
 
@@ -131,6 +153,12 @@ pub struct EngineStats {
     pub commit_conflicts: u64,
     /// Tenants with a namespace.
     pub tenants: u64,
+    /// What reclaiming did.
+    pub reclaim: ReclaimStats,
+    /// What scrubbing did and found.
+    pub scrub: ScrubStats,
+    /// The mirror, if the volume is one.
+    pub mirror: Option<MirrorStatus>,
 }
 
 impl Engine {
@@ -141,8 +169,20 @@ impl Engine {
     /// - [`ErrorKind::Misuse`]: a setting is out of bounds or differs from the directory's own.
     /// - [`ErrorKind::Unavailable`]: another process has it open, or the disk does not answer.
     pub async fn open(dir: &Path, config: EngineConfig, kms: Arc<Kms>, env: Env) -> Result<Self> {
+        let ground = break_ground(dir, &config, &env).await?;
+        Self::open_on(ground, config, kms, env).await
+    }
+
+    /// Opens and recovers what lies on `ground`.
+    pub(crate) async fn open_on(
+        ground: Ground,
+        config: EngineConfig,
+        kms: Arc<Kms>,
+        env: Env,
+    ) -> Result<Self> {
+        let backups = Backups::new(&ground.dir);
         let Opened { lock, space, pool, disk, report, committer, volume, reader, tenants } =
-            open_parts(dir, &config, &env).await?;
+            build(ground, &config, &env).await?;
         let keys = BucketKeys::new(Arc::clone(&kms), env.clone(), Arc::clone(&committer));
         let inner = Arc::new(Inner {
             space,
@@ -150,6 +190,9 @@ impl Engine {
             release_wanted: Arc::new(Notify::new()),
             pins: Pins::default(),
             jobs: Jobs::new(),
+            reclaim: Reclaim::default(),
+            scrub: Scrub::default(),
+            backups,
             config,
             env,
             kms,
@@ -170,6 +213,8 @@ impl Engine {
             }
         }));
         tokio::spawn(crate::release::run(Arc::downgrade(&inner)));
+        Reclaim::start(&inner);
+        Scrub::start(&inner);
         inner.resume_jobs().await?;
         Ok(Self { inner })
     }
@@ -179,7 +224,10 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Fenced`]: a write or flush failed; the next start recovers.
     pub async fn close(&self) -> Result<()> {
+        self.inner.backups.close().await;
         self.inner.jobs.close().await;
+        self.inner.scrub.close().await;
+        self.inner.reclaim.close().await;
         self.inner.volume.close().await?;
         let store = Arc::clone(self.inner.reader.store());
         blocking(move || store.close()).await
@@ -228,7 +276,7 @@ impl Engine {
         let counters = inner.committer.counters();
         EngineStats {
             fenced: inner.is_fenced(),
-            full: inner.space.is_full(),
+            full: inner.space.is_full() || inner.volume.is_full(),
             disk: inner.report.clone(),
             disk_stats: inner.disk.stats(),
             pool: inner.pool.stats(),
@@ -237,6 +285,9 @@ impl Engine {
             commit_batches: counters.batches.load(Ordering::Relaxed),
             commit_conflicts: counters.conflicts.load(Ordering::Relaxed),
             tenants: inner.tenants.count() as u64,
+            reclaim: inner.reclaim.stats(),
+            scrub: inner.scrub_stats(),
+            mirror: self.mirror(),
         }
     }
 }
@@ -248,17 +299,21 @@ impl Inner {
             return Err(Error::new(ErrorKind::Fenced, "admit a write")
                 .with_advice("restart the node, it recovers"));
         }
-        self.space.admit(bytes)
+        self.space.admit(bytes)?;
+        if bytes > self.config.inline_bytes_max {
+            self.volume.admit(bytes)?;
+        }
+        Ok(())
     }
 
-    fn is_fenced(&self) -> bool {
+    pub(crate) fn is_fenced(&self) -> bool {
         self.volume.is_fenced() || self.committer.is_fenced()
     }
 }
 
 /// What an engine is made of that needs no keys.
 pub(crate) struct Opened {
-    pub(crate) lock: std::os::fd::OwnedFd,
+    pub(crate) lock: Option<std::os::fd::OwnedFd>,
     pub(crate) space: Arc<Space>,
     pub(crate) pool: BufPool,
     pub(crate) disk: Arc<dyn Disk>,
@@ -269,23 +324,54 @@ pub(crate) struct Opened {
     pub(crate) tenants: Tenants,
 }
 
+/// What an engine stands on: rows, files and memory. A simulation brings its own.
+pub(crate) struct Ground {
+    /// The data directory, for what copies it.
+    pub(crate) dir: PathBuf,
+    /// The lock on the directory, where there is one.
+    pub(crate) lock: Option<std::os::fd::OwnedFd>,
+    pub(crate) store: Arc<dyn MetaStore>,
+    pub(crate) pool: BufPool,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) report: DiskReport,
+    pub(crate) space: Arc<Space>,
+}
+
 /// Opens and recovers what needs no keys.
 pub(crate) async fn open_parts(dir: &Path, config: &EngineConfig, env: &Env) -> Result<Opened> {
+    build(break_ground(dir, config, env).await?, config, env).await
+}
+
+/// Locks the directory and opens its rows and files.
+async fn break_ground(dir: &Path, config: &EngineConfig, env: &Env) -> Result<Ground> {
     check(config)?;
-    let lock = lock(dir)?;
+    let lock = Some(lock(dir)?);
+    let (reserve, ballast) = (config.reserve_bytes, config.ballast_bytes);
+    let space = Arc::new(Space::new(dir.to_path_buf(), reserve, ballast, env.clone()));
+    backup::refuse_half(dir)?;
     let (meta_dir, pooled) = (dir.join(META), config.pooled_families);
     let cache_bytes = config.metadata_cache_bytes;
     // Metadata that is gone is not made anew beside a volume that needs it.
-    let is_new = !["SUPER.a", "SUPER.b"].iter().any(|name| dir.join(name).exists());
+    let is_new = volumes::is_new(dir, config);
+    let tended = Arc::clone(&space);
     let store: Arc<dyn MetaStore> = blocking(move || {
+        // A store that finds no space to recover in does not open at all.
+        tended.tend_ballast(false);
         let settings = RocksSettings { pooled, cache_bytes, create: is_new };
         Ok(Arc::new(RocksMeta::open(&meta_dir, settings)?))
     })
     .await?;
     let pool = BufPool::new(config.pool_bytes, true).map_err(|e| starting("the pool", e))?;
-    let (disk, report) = open_disk(dir, &config.io, &pool).map_err(|e| starting("the disk", e))?;
-    let space = Arc::new(Space::new(dir.to_path_buf(), config.reserve_bytes, env.clone()));
-    let room = Arc::clone(&space);
+    let (disk, report) = volumes::open(dir, config, &pool, env).await?;
+    let dir = dir.to_owned();
+    Ok(Ground { dir, lock, store, pool, disk, report, space })
+}
+
+/// Recovers what lies on `ground`.
+pub(crate) async fn build(ground: Ground, config: &EngineConfig, env: &Env) -> Result<Opened> {
+    let Ground { lock, store, pool, disk, report, space, .. } = ground;
+    let pooled = config.pooled_families;
+    let (room, places) = (Arc::clone(&space), config.clone());
     let synced = Arc::new(AtomicU64::new(store.sequence()));
     let committer = Arc::new(Committer::start(Arc::clone(&store), Arc::clone(&synced))?);
     let parts = VolumeParts {
@@ -294,7 +380,9 @@ pub(crate) async fn open_parts(dir: &Path, config: &EngineConfig, env: &Env) -> 
         table: Arc::new(GcTable::new(Arc::clone(&store), Arc::clone(&committer))),
         meta_seq: synced,
         env: env.clone(),
-        room: Arc::new(move |bytes| room.admit(bytes)),
+        room: Arc::new(move |bytes| {
+            room.admit(bytes).and_then(|()| volumes::admit(&places, bytes))
+        }),
     };
     let volume_config =
         VolumeConfig { pooled_families: u32::from(pooled), ..config.volume.clone() };
@@ -314,13 +402,18 @@ fn check(config: &EngineConfig) -> Result<()> {
         let what = format!("inline bodies of {} bytes", config.inline_bytes_max);
         return Err(Error::new(ErrorKind::Misuse, what).with_advice("at most 32 KiB"));
     }
+    if config.scrub.period_days > PERIOD_DAYS_MAX {
+        let what = format!("scrub within {} days", config.scrub.period_days);
+        return Err(Error::new(ErrorKind::Misuse, what).with_advice("at most 365, or 0 for never"));
+    }
     if config.pooled_families == 0 {
         return Err(Error::new(ErrorKind::Misuse, "share 0 families"));
     }
     Ok(())
 }
 
-fn lock(dir: &Path) -> Result<std::os::fd::OwnedFd> {
+/// Takes the directory for this process.
+pub(crate) fn lock(dir: &Path) -> Result<std::os::fd::OwnedFd> {
     let path: PathBuf = dir.join(LOCK);
     let during = format!("lock {}", path.display());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;

@@ -55,6 +55,9 @@ pub enum ErrorKind {
     KeyUnusable,
     /// The caller broke a rule of this API: too long, out of bounds, wrong state.
     Misuse,
+    /// The bytes lie elsewhere by now, or are gone: look their row up again. Never leaves this
+    /// package (ADR 0011).
+    Moved,
     /// The bucket still holds objects or uploads.
     NotEmpty,
     /// No such tenant, bucket, object, version or upload, or none that this tenant can see.

@@ -23,16 +23,19 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
-use crate::blob::{Damage, ExtentId, Location};
+use crate::blob::{ChunkRead, Damage, ExtentId, Location};
+use crate::bugs::{Bug, seeded};
 use crate::crypt::{ChunkDecryptor, chunk_bytes, chunk_count, within};
 use crate::customer::DataKeyWrapping;
 use crate::engine::{Engine, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Binding, ContentKey, Held, Opened, open_heading, open_manifest, validators};
 use crate::namespace::{Table, TenantNs};
+use crate::reached::sometimes;
 use crate::release::Pin;
 use crate::requests::{GetReply, GetRequest};
 use crate::rows::{ContentRow, Manifest};
+use crate::scrub::DamageKind;
 use crate::types::{
     BucketInfo, CHUNK_BYTES, ContentId, EXTENT_CHUNKS, ObjectInfo, ObjectKey, PartInfo, StreamId,
     TAG_BYTES,
@@ -43,6 +46,9 @@ use crate::types::{
 pub(crate) const STEP_CHUNKS: u64 = 4;
 /// Tries to open an object that is replaced while it is being opened.
 const OPEN_TRIES_MAX: usize = 16;
+/// Tries to read an extent that is moved while it is being read. A move takes as long as many
+/// reads, so a second one is rare.
+const LOCATE_TRIES_MAX: usize = 16;
 
 /// An object opened for reading.
 struct OpenObject {
@@ -97,6 +103,7 @@ impl Engine {
                 Ok(()) => return Ok(GetReply { info, range, body }),
                 // Its rows went between looking and pinning: what replaced it is there by now.
                 Err(error) if error.kind() == ErrorKind::Conflict => {
+                    sometimes("an object was replaced while it was being opened");
                     if seen.replace(info.version) == Some(info.version) {
                         return Err(missing(error));
                     }
@@ -422,22 +429,53 @@ impl Source {
         } else {
             self.read_extent(step, &mut plain).await?;
         }
-        let wanted = within(step.wanted.start - first)..within(step.wanted.end - first);
+        let mut wanted = within(step.wanted.start - first)..within(step.wanted.end - first);
+        if seeded(Bug::WrongRange) {
+            wanted = 0..wanted.len();
+        }
         Ok(Bytes::from_owner(Plain(plain)).slice(wanted))
     }
 
     async fn read_extent(&self, step: &Step, plain: &mut [u8]) -> Result<()> {
         let number = u32::try_from(step.chunks.start / EXTENT_CHUNKS)
             .map_err(|_| Error::new(ErrorKind::Tampered, "number an extent"))?;
-        let parts: [&[u8]; 2] = [step.stream.as_bytes(), &number.to_be_bytes()];
-        let row = self.ns.get(Table::Locations, &parts).await?.ok_or_else(replaced)?;
-        let location = Location::decode(&row)?;
         let id = ExtentId { ns: self.ns.ns(), stream: step.stream, number };
         let base = u64::from(number) * EXTENT_CHUNKS;
         let index = |chunk: u64| u32::try_from(chunk - base).expect("at most 64 chunks an extent");
         let chunks = index(step.chunks.start)..index(step.chunks.end);
+        let (location, read) = self.locate(id, chunks.clone()).await?;
+        let Err((error, chunk)) = self.decrypt(step, read, plain) else {
+            return Ok(());
+        };
+        // Before another copy is tried: that puts this one right.
+        let error = self.classify(error, id, &location, chunk).await;
+        let is_read = self.read_other_copies(step, id, (&location, chunks), plain).await?;
+        if is_read { Ok(()) } else { Err(error) }
+    }
+
+    /// Tries every copy of its own, where there are several; whether one verified.
+    async fn read_other_copies(
+        &self,
+        step: &Step,
+        id: ExtentId,
+        (location, chunks): (&Location, Range<u32>),
+        plain: &mut [u8],
+    ) -> Result<bool> {
         let volume = &self.inner.volume;
-        let read = volume.read(id, &location, chunks).await?;
+        let copies = volume.copies();
+        for copy in (0..copies).filter(|_| copies > 1) {
+            let read = volume.read_copy(copy, id, location, chunks.clone()).await?;
+            if read.is_some_and(|read| self.decrypt(step, read, plain).is_ok()) {
+                let healed = volume.heal(id, location).await;
+                tracing::warn!(extent = id.number, ?healed, "read from another copy");
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Verifies and decrypts what was read; which chunk failed, if one did.
+    fn decrypt(&self, step: &Step, read: ChunkRead, plain: &mut [u8]) -> Result<(), (Error, u32)> {
         let spans: Vec<_> = read.spans().collect();
         let buf = read.into_buf();
         let mut rest = plain;
@@ -446,13 +484,40 @@ impl Source {
             let bytes = within(chunk_bytes(step.size, place));
             let (to, after) = rest.split_at_mut_checked(bytes).expect("the plan adds up");
             rest = after;
-            if let Err(error) = step.decryptor.decrypt(&self.permit, place, sealed, to) {
-                return Err(self.classify(error, id, &location, span.index).await);
-            }
+            let decrypted = step.decryptor.decrypt(&self.permit, place, sealed, to);
+            decrypted.map_err(|error| (error, span.index))?;
         }
         debug_assert!(rest.is_empty(), "every chunk of the step was read");
         debug_assert!(step.chunks.end <= chunk_count(step.size), "within the stream");
         Ok(())
+    }
+
+    /// Reads chunks of an extent, wherever it lies by now.
+    async fn locate(&self, id: ExtentId, chunks: Range<u32>) -> Result<(Location, ChunkRead)> {
+        let parts: [&[u8]; 2] = [id.stream.as_bytes(), &id.number.to_be_bytes()];
+        let mut seen = None;
+        for _ in 0..LOCATE_TRIES_MAX {
+            let row = self.ns.get(Table::Locations, &parts).await?.ok_or_else(replaced)?;
+            let location = Location::decode(&row)?;
+            match self.inner.volume.read(id, &location, chunks.clone()).await {
+                // The commit that moved it is older than the refusal, so the row has changed. If it
+                // has not, it names a use of the segment that is over.
+                Err(error) if error.kind() == ErrorKind::Moved => {
+                    if seen.replace(row.clone()) == Some(row) {
+                        let during = format!("find extent {} of a stream", id.number);
+                        return Err(Error::new(ErrorKind::Corrupt, during)
+                            .with_source(error)
+                            .with_advice("run `kluis check`"));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    self.inner.scrub.suspect(id, &location, None);
+                    return Err(error);
+                }
+                read => return Ok((location, read?)),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "find an extent that is being moved"))
     }
 
     /// Tells rot from tampering, for the log and for `kluis check`.
@@ -463,16 +528,20 @@ impl Source {
         let number = id.number;
         match self.inner.volume.classify(id, location, chunk).await {
             Ok(Damage::Tampered) => {
+                self.inner.scrub.suspect(id, location, Some(DamageKind::Tampered));
                 tracing::error!(tenant = %self.ns.tenant(), %error, extent = number, chunk,
                     "stored bytes pass their checksum and fail authentication: tampering");
                 error
             }
             Ok(damage) => {
+                self.inner.scrub.suspect(id, location, None);
                 tracing::error!(tenant = %self.ns.tenant(), ?damage, extent = number, chunk,
                     "stored bytes are damaged");
                 Error::new(ErrorKind::Corrupt, format!("read chunk {chunk} of extent {number}"))
                     .with_source(error)
             }
+            // Nobody can look any more; the tag has failed all the same.
+            Err(cause) if cause.kind() == ErrorKind::Moved => error,
             Err(cause) => cause,
         }
     }

@@ -6,10 +6,12 @@
 //!
 //! It is not: an HTTP server, a key manager, a judge of who may do what.
 
+pub mod backup;
 pub mod blob;
 mod body;
 mod bucket_keys;
 mod buckets;
+mod bugs;
 mod check;
 mod commit;
 mod conditions;
@@ -20,6 +22,7 @@ mod delete;
 mod digest;
 mod engine;
 mod error;
+mod executor;
 pub mod format;
 mod get;
 mod index;
@@ -30,16 +33,22 @@ mod meta;
 mod multipart;
 mod namespace;
 mod put;
+mod reached;
+mod reclaim;
 mod registry;
 mod release;
 mod requests;
 mod rows;
+mod scrub;
 mod segments;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod space;
 mod stream;
 mod tags;
 mod tenants;
 mod types;
+mod volumes;
 
 pub use blob::{VolumeConfig, VolumeUsage};
 pub use body::{Body, BodyFuture, BytesBody};
@@ -48,8 +57,15 @@ pub use digest::{Checksum, ChecksumAlgorithm, ChecksumType, Digester, join};
 pub use engine::{Engine, EngineConfig, EngineStats};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use get::ObjectReader;
-pub use io::{BufStats, DiskKind, DiskReport, DiskStats, IoConfig};
+pub use io::{
+    BufStats, DiskKind, DiskReport, DiskStats, IoConfig, MemberState, MemberStatus, MirrorStatus,
+    RebuildState, RebuildStatus,
+};
 pub use jobs::{ErasureReport, JobInfo, JobKind, JobRequest, JobState, KeyImpact};
+pub use reclaim::{ReclaimConfig, ReclaimStats};
 pub use registry::{Registry, RegistryChange, RegistryCondition};
 pub use requests::*;
+pub use scrub::{
+    DAMAGE_MAX, DamageKind, DamagePlace, DamagedExtent, PERIOD_DAYS_MAX, ScrubConfig, ScrubStats,
+};
 pub use types::*;

@@ -15,6 +15,7 @@ use kluis_kms::TenantId;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use crate::executor::blocking;
 use crate::meta::{Family, MetaStore, RowKey, ScanStep, prefix_end};
 use crate::types::NsId;
 
@@ -63,6 +64,23 @@ impl MetaReader {
         blocking(move || store.get(row.family, &row.bytes)).await
     }
 
+    /// Many rows, in the order that they are asked for.
+    pub(crate) async fn get_many(&self, rows: Vec<RowKey>) -> Result<Vec<Option<Bytes>>> {
+        let store = Arc::clone(&self.store);
+        let of_memory = |row: &RowKey| self.store.get_cached(row.family, &row.bytes).transpose();
+        let known: Option<Result<Vec<_>>> = rows
+            .iter()
+            .map(|row| match of_memory(row) {
+                Ok(known) => known.map(Ok),
+                Err(error) => Some(Err(error)),
+            })
+            .collect();
+        if let Some(known) = known {
+            return known;
+        }
+        blocking(move || rows.iter().map(|row| store.get(row.family, &row.bytes)).collect()).await
+    }
+
     /// Folds the rows of a family from `lower` up to, not including, `upper`.
     pub(crate) async fn fold<T: Send + 'static>(
         &self,
@@ -84,15 +102,6 @@ impl MetaReader {
         })
         .await
     }
-}
-
-/// Runs `work` on a thread that may block.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|died| {
-        Error::new(ErrorKind::Unavailable, "run on a blocking thread").with_source(died)
-    })?
 }
 
 /// One tenant's rows.

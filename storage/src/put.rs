@@ -25,6 +25,7 @@ use crate::requests::{PutReceipt, PutRequest};
 use crate::rows::{
     Attributes, ContentRow, Heading, Manifest, ManifestStream, ObjectRow, StreamRef, encode_tags,
 };
+use crate::segments::count_live;
 use crate::stream::{StreamPlan, StreamSink, WrittenStream};
 use crate::types::{
     ContentId, ETag, ETagRule, ObjectHeaders, PUT_BYTES_MAX, StreamId, Tags, UploadId, VersionId,
@@ -315,6 +316,7 @@ pub(crate) fn publish_stream(
     for (number, placed) in (0_u32..).zip(written.placed.iter()) {
         let row = ns.row(Table::Locations, &[stream.as_bytes(), &number.to_be_bytes()]);
         draft.put(row, placed.location().encode().to_vec());
+        draft.changes.push(count_live(placed.location()));
     }
     draft.placed = Some(Arc::clone(&written.placed));
 }

@@ -16,6 +16,7 @@ use kluis_kms::{StreamKey, UnwrapPermit};
 
 use crate::blob::{ExtentId, ExtentPlan, Lane, PACKED_BYTES_MAX, Placed, Volume};
 use crate::body::Body;
+use crate::bugs::{Bug, seeded};
 use crate::crypt::{ChunkEncryptor, SEALED_CHUNK_BYTES, chunk_count, within};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BufClass, BufPool};
@@ -83,6 +84,11 @@ impl StreamSink<'_> {
         };
         feed.finish().await?;
         written.digest = encryptor.finish();
+        if seeded(Bug::PublishBeforeFlush) {
+            let (volume, placed) = (self.volume.clone(), Arc::clone(&written.placed));
+            tokio::spawn(async move { volume.flush(&placed).await });
+            return Ok(written);
+        }
         self.volume.flush(&written.placed).await?;
         Ok(written)
     }

@@ -47,16 +47,17 @@ pub const CHUNK_BYTES: u64 = 1 << CHUNK_SHIFT;
 pub const CHUNK_SHIFT: u8 = 16;
 /// Bytes of an AEAD tag, which follows each chunk.
 pub const TAG_BYTES: u64 = 16;
-/// Chunks in a full extent, so that an extent holds at most 4 MiB of plaintext.
-pub const EXTENT_CHUNKS: u64 = 64;
+/// Chunks in a full extent, so that an extent holds at most 4 MiB of plaintext. A simulation's are
+/// small, so that objects of many extents are cheap; still more than a packed one holds.
+pub const EXTENT_CHUNKS: u64 = if cfg!(feature = "sim") { 4 } else { 64 };
 /// Plaintext bytes in a full extent.
 pub const EXTENT_BYTES: u64 = EXTENT_CHUNKS * CHUNK_BYTES;
 /// The longest object key, in bytes (AWS: "Naming Amazon S3 objects").
 pub const OBJECT_KEY_BYTES_MAX: usize = 1_024;
 /// The largest body of one PUT or one part (AWS: "Amazon S3 multipart upload limits").
 pub const PUT_BYTES_MAX: u64 = 5 << 30;
-/// The smallest part that is not the last one.
-pub const PART_BYTES_MIN: u64 = 5 << 20;
+/// The smallest part that is not the last one; a simulation's are small.
+pub const PART_BYTES_MIN: u64 = if cfg!(feature = "sim") { 5 << 10 } else { 5 << 20 };
 /// The largest part number, and so the most parts of one object.
 pub const PART_NUMBER_MAX: u32 = 10_000;
 /// The largest object, 5 TiB.

@@ -53,6 +53,14 @@ pub(super) const SUPER_INTERVAL_MS: u64 = 1_000;
 /// Spares kept for a lane that has filled a segment: one being used up, one being made.
 pub(super) const SPARES_PER_LANE: usize = 2;
 
+/// Segments that only the survivors of reclaiming may open: one victim's survivors fit in one, and
+/// then the victim takes its place.
+pub(super) const RESERVE_SEGMENTS: u64 = 1;
+
+/// Segments that survivors may take beyond `volume_bytes_max`: a crash in the middle of a move may
+/// use the reserve up before a victim is free. They count like the others as soon as they exist.
+pub(super) const RESERVE_OVERDRAFT: u64 = 1;
+
 /// The smallest segment. Tests use small ones to reach the rare states; a node uses the default.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 

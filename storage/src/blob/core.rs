@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kluis_kms::Env;
 use tokio::sync::{Mutex, Semaphore};
 
-use super::config::VolumeConfig;
+use super::config::{RESERVE_OVERDRAFT, RESERVE_SEGMENTS, VolumeConfig};
 use super::fence::Fence;
+use super::hold::Holds;
 use super::janitor::Desk;
-use super::lane::Lanes;
+use super::lane::{Lane, Lanes};
 use super::segment::Segments;
 use super::supers::Supers;
 use super::table::{SegmentRow, SegmentState, SegmentTable};
@@ -36,6 +37,8 @@ pub(super) struct Core {
     pub(super) rec_seq: AtomicU64,
     pub(super) supers: Mutex<Supers>,
     pub(super) segments: Segments,
+    /// Kept by whoever copies segments.
+    pub(super) holds: Holds,
     pub(super) lanes: Lanes,
     pub(super) desk: Arc<Desk>,
     /// Slabs that writers of streamed extents may still take.
@@ -68,6 +71,36 @@ impl Core {
         }
         self.segments.apply(&rows);
         Ok(())
+    }
+
+    /// How many segments `lane` could open now, counted up to `most`.
+    pub(super) fn available(&self, lane: Lane, most: u64) -> u64 {
+        let ready = self.segments.ready_count();
+        let wanted = most.saturating_sub(ready);
+        let by_number = self.makeable_by_number(self.segments.files_count(), lane).min(wanted);
+        let fits =
+            |count: u64| (self.room)(count.saturating_mul(self.config.segment_bytes)).is_ok();
+        // The most that fit: `fits` holds up to some count and not beyond.
+        let (mut low, mut high) = (0, by_number);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if fits(middle) { low = middle } else { high = middle - 1 }
+        }
+        (ready + low).min(most)
+    }
+
+    /// How many segments more the volume may have.
+    pub(super) fn makeable_by_number(&self, files_count: u64, lane: Lane) -> u64 {
+        let Some(bytes_max) = self.config.volume_bytes_max else {
+            return u64::from(u32::MAX);
+        };
+        let overdraft = if lane == Lane::Cold { RESERVE_OVERDRAFT } else { 0 };
+        (bytes_max / self.config.segment_bytes + overdraft).saturating_sub(files_count)
+    }
+
+    /// Whether a client's lanes find no segment any more once theirs are full.
+    pub(super) fn is_full(&self) -> bool {
+        self.available(Lane::Hot, RESERVE_SEGMENTS + 1) <= RESERVE_SEGMENTS
     }
 
     /// How full the volume is.

@@ -8,17 +8,21 @@
 //! - A segment is appended to by one lane, and only after its row says so durably.
 //! - Ranges do not overlap, and each is whole blocks.
 //! - A reservation that is dropped before its header is written becomes a filler.
+//! - The last segment that there is goes to the lane of survivors only: without one, reclaiming
+//!   could not make room for the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::config::RESERVE_SEGMENTS;
 use super::core::Core;
 use super::janitor::DeadRange;
 use super::segment::{ActiveSegment, SegmentFile, SegmentPin};
 use super::table::SegmentState;
 use crate::error::{Error, ErrorKind, Result};
+use crate::reached::sometimes;
 
 /// Extents of one lane share segments.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,11 +31,13 @@ pub enum Lane {
     Hot,
     /// Parts of multipart uploads: those of an abandoned upload die together.
     Part,
+    /// What outlived its segment, and will probably live on.
+    Cold,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 2] = [Self::Hot, Self::Part];
+    pub const ALL: [Self; 3] = [Self::Hot, Self::Part, Self::Cold];
 }
 
 /// The lanes of a volume.
@@ -39,6 +45,9 @@ impl Lane {
 pub(super) struct Lanes {
     hot: LaneSlot,
     part: LaneSlot,
+    cold: LaneSlot,
+    /// One lane chooses a segment at a time: two must not share the last but one.
+    choosing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -67,6 +76,16 @@ impl Lanes {
         match lane {
             Lane::Hot => &self.hot,
             Lane::Part => &self.part,
+            Lane::Cold => &self.cold,
+        }
+    }
+
+    /// Bytes that are left in the open segment of a lane, of `whole`.
+    pub(super) fn left_bytes(&self, lane: Lane, whole: u64) -> u64 {
+        let gauge = &self.slot(lane).gauge;
+        match gauge.filled_bytes.load(Ordering::Relaxed) {
+            0 => 0,
+            filled => whole.saturating_sub(filled),
         }
     }
 
@@ -152,7 +171,7 @@ async fn roll(
     mut guard: OwnedMutexGuard<LaneState>,
     len: u64,
 ) -> Result<Reservation> {
-    let (number, file) = choose(&core).await?;
+    let (number, file) = choose(&core, lane).await?;
     let incarnation = {
         let mut supers = core.supers.lock().await;
         supers.next_incarnation(core.env.clock.now_ms()).await
@@ -169,6 +188,10 @@ async fn roll(
     core.put_rows(rows).await?;
     if let Some(old) = old {
         tracing::debug!(segment = old.number, "segment rolled");
+        sometimes("a segment was rolled");
+        if old.is_pinned() {
+            sometimes("a segment was rolled under unpublished extents");
+        }
         core.desk.watch(old);
     }
     let gauge = &core.lanes.slot(lane).gauge;
@@ -181,7 +204,13 @@ async fn roll(
 }
 
 /// A segment to open next: a spare, one that was reclaimed, or a new one.
-async fn choose(core: &Core) -> Result<(u32, Arc<SegmentFile>)> {
+async fn choose(core: &Core, lane: Lane) -> Result<(u32, Arc<SegmentFile>)> {
+    let _choosing = core.lanes.choosing.lock().await;
+    if lane != Lane::Cold && core.available(lane, RESERVE_SEGMENTS + 1) <= RESERVE_SEGMENTS {
+        return Err(Error::new(ErrorKind::Full, "open a segment")
+            .with_source("the last one is kept for reclaiming")
+            .with_advice("delete objects or add space"));
+    }
     while let Some(segment) = core.segments.take_free() {
         match core.segments.file(&core.disk, segment).await {
             Ok(file) => return Ok((segment, file)),
@@ -191,7 +220,7 @@ async fn choose(core: &Core) -> Result<(u32, Arc<SegmentFile>)> {
             }
         }
     }
-    core.segments.make(core).await
+    core.segments.make(core, lane).await
 }
 
 /// Closes the open segment of every lane; nothing may be reserved any more.

@@ -16,20 +16,27 @@
 //! - Two writes never share a block.
 //!   Bytes: docs/FORMAT.md, "Extent". Steps: docs/ARCHITECTURE.md, "Blob layer".
 
+mod clean;
 mod config;
+mod copies;
 mod core;
+mod examine;
+mod export;
 mod fence;
 mod flush;
+mod hold;
 mod janitor;
 mod lane;
 mod location;
 mod packer;
 mod read;
 mod recovery;
+mod relocate;
 mod scan;
 mod segment;
 mod spare;
 mod supers;
+mod survey;
 mod table;
 mod volume;
 mod writer;
@@ -39,12 +46,20 @@ mod tests;
 
 pub use crate::format::{ChunkLayout, ExtentHeader, ExtentId, RecordBody, VolumeId};
 pub use config::{PACKED_BYTES_MAX, VolumeConfig};
+pub use copies::Healed;
+pub(crate) use examine::Flaw;
+pub(crate) use export::segment_file;
 pub use flush::Placed;
+pub(crate) use hold::Ticket;
 pub use lane::Lane;
 pub use location::{LOCATION_BYTES, Location};
 pub use read::{ChunkRead, ChunkSpan, Damage, ExtentReader};
 pub use recovery::RecoveryReport;
+pub(crate) use relocate::{Relocated, Survivor};
 pub use scan::{Found, SegmentScan};
+#[cfg(test)]
+pub(crate) use segment::file_name as file_name_of;
+pub(crate) use survey::Survey;
 pub use table::{
     MemoryTable, SEGMENT_ROW_BYTES, SegmentRow, SegmentState, SegmentTable, TableFuture,
 };

@@ -7,6 +7,7 @@
 //!   header names another extent.
 //! - A reader of a part reads no header; what it yields has been checked by nobody.
 //! - Reading goes on when the volume is fenced.
+//! - Whatever reads holds a pin on the segment, from before the first byte to after the last.
 
 use std::io;
 use std::ops::Range;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
 
+use super::copies;
 use super::core::Core;
 use super::location::{Location, Piece};
-use super::segment::SegmentFile;
+use super::segment::{ReadPin, SegmentFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ExtentHeader, ExtentId, HeaderError, RecordBody, crc32c};
 use crate::io::{Buf, BufClass};
@@ -53,6 +55,15 @@ pub struct ChunkRead {
 }
 
 impl ChunkRead {
+    pub(super) fn new(buf: Buf, location: Location, piece: Piece) -> Self {
+        Self { buf, location, piece }
+    }
+
+    /// All that was read, the blocks around the chunks included.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
     /// Where each chunk lies. The answer does not borrow the buffer, so that chunks can be
     /// decrypted in place.
     pub fn spans(&self) -> impl Iterator<Item = ChunkSpan> + use<> {
@@ -81,7 +92,7 @@ impl ChunkRead {
         self.buf
     }
 
-    fn chunk(&self, index: u32) -> &[u8] {
+    pub(super) fn chunk(&self, index: u32) -> &[u8] {
         let span = span(&self.location, self.piece.blocks.start, index);
         self.buf.get(span.range).unwrap_or_default()
     }
@@ -108,6 +119,9 @@ pub struct ExtentReader {
     checks: Checks,
     /// The read under way; it goes on if the reader is dropped.
     ahead: Option<JoinHandle<Result<(Piece, Buf)>>>,
+    /// Whether to read ahead.
+    eager: bool,
+    _pin: ReadPin,
 }
 
 enum Checks {
@@ -126,14 +140,20 @@ impl ExtentReader {
         location: Location,
         chunks: Range<u32>,
     ) -> Result<Self> {
-        check_use(&core, &location)?;
+        let pin = ReadPin::new(&core, &location)?;
         if chunks.end > location.n_chunks() || chunks.is_empty() {
             let during = format!("read chunks {chunks:?} of {}", location.n_chunks());
             return Err(Error::new(ErrorKind::Misuse, during));
         }
         let is_whole = chunks == (0..location.n_chunks());
         let checks = if is_whole { Checks::Header } else { Checks::None };
-        Ok(Self { core, id, location, left: chunks, checks, ahead: None })
+        Ok(Self { core, id, location, left: chunks, checks, ahead: None, eager: true, _pin: pin })
+    }
+
+    /// Never holds a second buffer: for work that clients come before.
+    pub(super) fn one_by_one(mut self) -> Self {
+        self.eager = false;
+        self
     }
 
     /// The next chunks, `None` after the last.
@@ -145,21 +165,38 @@ impl ExtentReader {
         if self.left.is_empty() {
             return Ok(None);
         }
-        let (piece, buf) = if let Some(ahead) = &mut self.ahead {
+        let fetched = if let Some(ahead) = &mut self.ahead {
             let done = ahead.await;
             self.ahead = None;
-            done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "read ahead")))?
+            done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "read ahead")))
         } else {
             let piece = self.piece();
             let buf = self.core.pool.acquire(class(&piece)).await;
-            fetch(&self.core, &self.location, piece, buf).await?
+            fetch(&self.core, &self.location, piece, buf).await
         };
-        let read = ChunkRead { buf, location: self.location, piece };
         // A piece that fails stays next: whoever asks again gets the error again, never a gap.
-        self.check(&read)?;
+        let checked = fetched.and_then(|(piece, buf)| {
+            let read = ChunkRead { buf, location: self.location, piece };
+            self.check(&read).map(|()| read)
+        });
+        let read = match checked {
+            Err(error) if error.kind() == ErrorKind::Corrupt => self.rescue(error).await?,
+            checked => checked?,
+        };
         self.left.start = read.piece.chunks.end;
         self.read_ahead();
         Ok(Some(read))
+    }
+
+    /// The next piece from another copy, if there is one that is good.
+    async fn rescue(&mut self, error: Error) -> Result<ChunkRead> {
+        let piece = self.piece();
+        let found = copies::rescue(&self.core, self.id, &self.location, &piece).await?;
+        let (read, table) = found.ok_or(error)?;
+        if !matches!(self.checks, Checks::None) {
+            self.checks = Checks::Table(table);
+        }
+        Ok(read)
     }
 
     fn piece(&self) -> Piece {
@@ -167,7 +204,7 @@ impl ExtentReader {
     }
 
     fn read_ahead(&mut self) {
-        if self.left.is_empty() {
+        if self.left.is_empty() || !self.eager {
             return;
         }
         let piece = self.piece();
@@ -194,7 +231,7 @@ impl ExtentReader {
 }
 
 /// The chunks of `read` whose checksum is not that of `table`.
-fn bad_chunks(read: &ChunkRead, table: &[u32]) -> impl Iterator<Item = u32> {
+pub(super) fn bad_chunks(read: &ChunkRead, table: &[u32]) -> impl Iterator<Item = u32> {
     let is_bad = |index: &u32| {
         let expected = usize::try_from(*index).ok().and_then(|index| table.get(index));
         expected != Some(&crc32c(read.chunk(*index)))
@@ -203,14 +240,14 @@ fn bad_chunks(read: &ChunkRead, table: &[u32]) -> impl Iterator<Item = u32> {
 }
 
 /// The bytes from the record's start on, in a piece that was read with its header.
-fn head(read: &ChunkRead) -> &[u8] {
+pub(super) fn head(read: &ChunkRead) -> &[u8] {
     let start = read.location.offset - read.piece.blocks.start;
     read.buf.get(usize::try_from(start).unwrap_or(usize::MAX)..).unwrap_or_default()
 }
 
 /// Why a record is not the one that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mismatch {
+pub(super) enum Mismatch {
     Header(HeaderError),
     Identity(&'static str),
 }
@@ -225,7 +262,7 @@ impl From<Mismatch> for String {
 }
 
 /// Checks that the record at `bytes` is `id` at `location`; its table.
-fn check_head(
+pub(super) fn check_head(
     core: &Core,
     id: ExtentId,
     location: &Location,
@@ -250,22 +287,12 @@ fn check_head(
     }
 }
 
-/// Refuses a location whose segment has been used again since.
-fn check_use(core: &Core, location: &Location) -> Result<()> {
-    let row = core.segments.row(location.segment);
-    let in_range = location.offset + u64::from(location.stored_len()) <= core.config.segment_bytes;
-    if !in_range || row.is_none_or(|row| row.incarnation != location.incarnation) {
-        return Err(corrupt(location, "the location names a use of its segment that is over"));
-    }
-    Ok(())
-}
-
-fn class(piece: &Piece) -> BufClass {
+pub(super) fn class(piece: &Piece) -> BufClass {
     let bytes = usize::try_from(piece.blocks.end - piece.blocks.start).unwrap_or(usize::MAX);
     BufClass::holding(bytes).unwrap_or(BufClass::Large)
 }
 
-async fn fetch(
+pub(super) async fn fetch(
     core: &Core,
     location: &Location,
     piece: Piece,
@@ -325,11 +352,12 @@ async fn table(
 }
 
 pub(super) async fn classify(
-    core: &Core,
+    core: &Arc<Core>,
     id: ExtentId,
     location: &Location,
     chunk: u32,
 ) -> Result<Damage> {
+    let _pin = ReadPin::new(core, location)?;
     let gone = |error: Error| match error.kind() {
         ErrorKind::Corrupt => Ok(Damage::Rot),
         _ => Err(error),
@@ -353,8 +381,12 @@ pub(super) async fn classify(
     }
 }
 
-pub(super) async fn verify(core: &Core, id: ExtentId, location: &Location) -> Result<Vec<u32>> {
-    check_use(core, location)?;
+pub(super) async fn verify(
+    core: &Arc<Core>,
+    id: ExtentId,
+    location: &Location,
+) -> Result<Vec<u32>> {
+    let _pin = ReadPin::new(core, location)?;
     let table = table(core, id, location).await?.map_err(|what| corrupt(location, what))?;
     let mut bad = Vec::new();
     let mut left = 0..location.n_chunks();

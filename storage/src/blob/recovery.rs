@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, Semaphore};
 use super::config::VolumeConfig;
 use super::core::Core;
 use super::fence::Fence;
+use super::hold::Holds;
 use super::janitor::Desk;
 use super::lane::Lanes;
 use super::scan::{Found, ScanTarget, SegmentScan};
@@ -25,8 +26,10 @@ use super::segment::{self, Segments};
 use super::supers::Supers;
 use super::table::{SegmentRow, SegmentState};
 use super::volume::VolumeParts;
+use crate::bugs::{Bug, seeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BLOCK_BYTES, Superblock, VolumeId, align_up};
+use crate::reached::sometimes;
 
 /// Bits of a record's number that count within one open.
 pub(super) const REC_SEQ_BITS: u32 = 40;
@@ -129,6 +132,9 @@ pub(super) async fn open(
 /// not. The volume knows how far it was synced, and which segments are in use.
 fn refuse_lost(report: &RecoveryReport, meta_seq: u64) -> Result<()> {
     let watermark = report.max_meta_seq;
+    if seeded(Bug::IgnoreWatermark) {
+        return Ok(());
+    }
     let during = if meta_seq < watermark {
         format!("open metadata at {meta_seq}, synced before up to {watermark}")
     } else if report.orphan_segments.is_empty() {
@@ -159,6 +165,7 @@ fn core(
         rec_seq: AtomicU64::new(supers.block().open_count << REC_SEQ_BITS),
         supers: Mutex::new(supers),
         segments,
+        holds: Holds::default(),
         lanes: Lanes::default(),
         desk: Arc::new(Desk::default()),
         writer_slabs: Arc::new(Semaphore::new(config.writer_slabs_max)),
@@ -166,7 +173,7 @@ fn core(
     })
 }
 
-async fn list(parts: &VolumeParts) -> Result<Vec<(u32, u64)>> {
+pub(super) async fn list(parts: &VolumeParts) -> Result<Vec<(u32, u64)>> {
     let files = parts.disk.list(segment::DIRECTORY).await.map_err(|error| {
         Error::new(ErrorKind::Unavailable, "list the segments").with_source(error)
     })?;
@@ -218,7 +225,10 @@ async fn scan_open(
     block: &Superblock,
     report: &mut RecoveryReport,
 ) -> Result<Vec<SegmentRow>> {
-    let mut closed = Vec::new();
+    // A move that was cut short: what it moved has rows of its own, the rest lies where it lay.
+    let cleaning = rows.iter().filter(|row| row.state == SegmentState::Cleaning);
+    let mut closed: Vec<_> =
+        cleaning.map(|row| SegmentRow { state: SegmentState::Closed, ..*row }).collect();
     let was_open = |row: &&SegmentRow| {
         matches!(row.state, SegmentState::Open | SegmentState::Closing)
             && !report.missing_segments.contains(&row.segment)
@@ -229,11 +239,15 @@ async fn scan_open(
         let mut scan = scan(parts, segments, block, row.segment, used).await?;
         let mut end = 0;
         while let Some(found) = scan.next().await? {
+            if matches!(found, Found::Damaged { .. }) {
+                sometimes("a damaged record was found in an open segment");
+            }
             end = report.add(&found).max(end);
         }
+        sometimes("recovery closed a segment");
         report.scanned_segments.push(row.segment);
         closed.push(SegmentRow {
-            state: SegmentState::Closed,
+            state: if seeded(Bug::ReuseEarly) { SegmentState::Free } else { SegmentState::Closed },
             written_bytes: align_up(end, BLOCK_BYTES).max(row.written_bytes),
             ..row
         });
@@ -268,7 +282,7 @@ async fn find_orphans(
     Ok(())
 }
 
-async fn scan(
+pub(super) async fn scan(
     parts: &VolumeParts,
     segments: &Segments,
     block: &Superblock,

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
+use super::examine;
 use super::location::Location;
 use super::read::{self, is_rot};
 use super::segment::SegmentFile;
@@ -112,6 +113,31 @@ impl SegmentScan {
         target: ScanTarget,
     ) -> Self {
         Self { disk, pool, file, target, at: 0, window: None }
+    }
+
+    /// Gives the buffer back; the next step reads again where it stopped.
+    pub(crate) fn pause(&mut self) {
+        self.window = None;
+    }
+
+    /// Confines the walk to what starts at or after `from` and before `to`.
+    pub(crate) fn within(mut self, from: u64, to: u64) -> Self {
+        self.at = from / BLOCK_BYTES * BLOCK_BYTES;
+        self.target.end = align_up(to, BLOCK_BYTES).min(self.target.end);
+        self
+    }
+
+    /// Where the walk is.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether every checksum of a record that was just found is right; `None` if that takes more
+    /// bytes than were read.
+    pub(crate) fn is_intact(&self, location: &Location) -> Option<bool> {
+        let (start, buf) = self.window.as_ref()?;
+        let skip = usize::try_from(location.offset.checked_sub(*start)?).ok()?;
+        examine::is_intact(buf.get(skip..)?, location)
     }
 
     /// The next thing, `None` at the end.

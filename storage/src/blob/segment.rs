@@ -1,21 +1,26 @@
 //! Segment files: which there are, which are open, which one is used next.
 //!
-//! Owns: the table's copy in memory, the cache of open files, the choice of a segment. Does not
-//! know: lanes, records.
+//! Owns: the table's copy in memory, the holds of readers, the cache of open files, the choice of a
+//! segment. Does not know: lanes, records.
 //!
 //! Invariants
 //! - A segment's number is handed out to one taker at a time.
 //! - An open file is closed when its last user lets go of it.
+//! - A read pin is taken in the same step that compares the use of the segment, and a segment with
+//!   read pins is not given to anybody: whoever holds one reads the use that it asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::config::FILES_MAX;
 use super::core::Core;
 use super::janitor::Desk;
+use super::lane::Lane;
+use super::location::Location;
 use super::table::{SegmentRow, SegmentState};
+use crate::bugs::{Bug, seeded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Disk, FileId, OpenMode};
 
@@ -23,7 +28,7 @@ use crate::io::{Disk, FileId, OpenMode};
 pub(super) const DIRECTORY: &str = "seg";
 
 /// The file of `segment`: eight hexadecimal digits hold every number, and names sort like numbers.
-pub(super) fn file_name(segment: u32) -> String {
+pub(crate) fn file_name(segment: u32) -> String {
     format!("{DIRECTORY}/{segment:08x}.seg")
 }
 
@@ -58,8 +63,9 @@ pub(super) struct ActiveSegment {
     pub(super) bytes: u64,
     /// Bytes reserved so far; moved only by the holder of the lane.
     pub(super) cursor: AtomicU64,
-    /// Extents that are not yet published or abandoned, and writes under way.
-    pins: AtomicUsize,
+    /// Extents that are not yet published or abandoned, and writes under way: how many at which
+    /// offset of a reservation.
+    pins: Mutex<BTreeMap<u64, usize>>,
     /// Nothing more will be reserved.
     rolled: AtomicBool,
     /// Flushes begun and done, counted by the flusher: an extent written after `begun` stood at n
@@ -76,26 +82,41 @@ impl ActiveSegment {
         file: Arc<SegmentFile>,
         core: &Core,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let segment = Arc::new(Self {
             number,
             incarnation,
             file,
             bytes: core.config.segment_bytes,
             cursor: AtomicU64::new(0),
-            pins: AtomicUsize::new(0),
+            pins: Mutex::default(),
             rolled: AtomicBool::new(false),
             sync_begun: AtomicU64::new(0),
             sync_done: AtomicU64::new(0),
             desk: Arc::clone(&core.desk),
-        })
+        });
+        core.segments.activate(&segment);
+        segment
+    }
+
+    fn pins(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that are reserved, and how many of them, from the start, will not change.
+    pub(super) fn reach(&self) -> (u64, u64) {
+        let pins = self.pins();
+        let end = self.cursor.load(Ordering::SeqCst);
+        (end, pins.keys().next().copied().unwrap_or(end))
     }
 
     /// Takes `len` bytes, whole blocks, from the front of what is left.
     pub(super) fn bump(self: &Arc<Self>, len: u64) -> Option<(SegmentPin, u64)> {
         let offset = self.cursor.load(Ordering::SeqCst);
         let end = offset.checked_add(len).filter(|end| *end <= self.bytes)?;
+        // The pin is there before the cursor moves on, so that nobody takes the range for settled.
+        let pin = SegmentPin::new(self, offset);
         self.cursor.store(end, Ordering::SeqCst);
-        Some((SegmentPin::new(self), offset))
+        Some((pin, offset))
     }
 
     /// Ends the appending; the row to put. To be called by the holder of the lane.
@@ -106,7 +127,7 @@ impl ActiveSegment {
     }
 
     pub(super) fn is_pinned(&self) -> bool {
-        self.pins.load(Ordering::SeqCst) > 0
+        !self.pins().is_empty()
     }
 
     pub(super) fn row(&self, state: SegmentState) -> SegmentRow {
@@ -120,30 +141,88 @@ impl ActiveSegment {
 }
 
 /// Keeps a segment from being closed while an extent in it is neither published nor abandoned.
-pub(super) struct SegmentPin(Arc<ActiveSegment>);
+pub(super) struct SegmentPin {
+    segment: Arc<ActiveSegment>,
+    /// Where the reservation starts that it keeps.
+    offset: u64,
+}
 
 impl SegmentPin {
-    fn new(segment: &Arc<ActiveSegment>) -> Self {
-        segment.pins.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(segment))
+    fn new(segment: &Arc<ActiveSegment>, offset: u64) -> Self {
+        *segment.pins().entry(offset).or_default() += 1;
+        Self { segment: Arc::clone(segment), offset }
     }
 
     pub(super) fn segment(&self) -> &Arc<ActiveSegment> {
-        &self.0
+        &self.segment
     }
 }
 
 impl Clone for SegmentPin {
     fn clone(&self) -> Self {
-        Self::new(&self.0)
+        Self::new(&self.segment, self.offset)
     }
 }
 
 impl Drop for SegmentPin {
     fn drop(&mut self) {
-        let was_last = self.0.pins.fetch_sub(1, Ordering::SeqCst) == 1;
-        if was_last && self.0.rolled.load(Ordering::SeqCst) {
-            self.0.desk.wake();
+        let mut pins = self.segment.pins();
+        if let Some(count) = pins.get_mut(&self.offset) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.offset);
+            }
+        }
+        let was_last = pins.is_empty();
+        drop(pins);
+        if was_last && self.segment.rolled.load(Ordering::SeqCst) {
+            self.segment.desk.wake();
+        }
+    }
+}
+
+/// Keeps a segment from being used again while somebody reads it.
+pub(super) struct ReadPin {
+    core: Arc<Core>,
+    segment: u32,
+}
+
+impl ReadPin {
+    /// Pins the use of the segment that `location` names.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Corrupt`]: no such range is or was in use.
+    /// - [`ErrorKind::Moved`]: that use is over; the extent has moved or is gone.
+    pub(super) fn new(core: &Arc<Core>, location: &Location) -> Result<Self> {
+        let end = location.offset + u64::from(location.stored_len());
+        let mut state = core.segments.lock();
+        let row = state.rows.get(&location.segment).copied();
+        let row = row.filter(|_| end <= core.config.segment_bytes).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, format!("pin {location:?}"))
+                .with_source("the location names a range that is not there")
+                .with_advice("run `kluis check`")
+        })?;
+        let is_over = row.incarnation != location.incarnation
+            || row.state == SegmentState::Free
+            || state.retired.contains(&row.segment);
+        if is_over && !seeded(Bug::NoIncarnationCheck) {
+            return Err(Error::new(ErrorKind::Moved, format!("pin {location:?}"))
+                .with_source("the location names a use of its segment that is over"));
+        }
+        *state.readers.entry(row.segment).or_default() += 1;
+        drop(state);
+        Ok(Self { core: Arc::clone(core), segment: row.segment })
+    }
+}
+
+impl Drop for ReadPin {
+    fn drop(&mut self) {
+        let mut state = self.core.segments.lock();
+        if let Some(count) = state.readers.get_mut(&self.segment) {
+            *count -= 1;
+            if *count == 0 {
+                state.readers.remove(&self.segment);
+            }
         }
     }
 }
@@ -158,12 +237,18 @@ struct State {
     rows: BTreeMap<u32, SegmentRow>,
     /// Rows that say `Free` and nobody has taken.
     free: BTreeSet<u32>,
+    /// Read pins, by segment.
+    readers: BTreeMap<u32, usize>,
+    /// Segments that will be free as soon as nobody reads them: no new reader is let in.
+    retired: BTreeSet<u32>,
     /// Files without a row: made, but perhaps not yet zeroed.
     raw: BTreeSet<u32>,
     /// The next number that was never used.
     next: u32,
     /// Segment files, those without a row included.
     files_count: u64,
+    /// Segments that are appended to, or were and are still pinned.
+    active: BTreeMap<u32, Weak<ActiveSegment>>,
     /// Open files, with the time of their last use.
     open: BTreeMap<u32, (Arc<SegmentFile>, u64)>,
     /// Counts uses of `open`.
@@ -222,17 +307,43 @@ impl Segments {
         self.lock().free.len()
     }
 
+    /// Takes note of a segment that is going to be appended to.
+    fn activate(&self, segment: &Arc<ActiveSegment>) {
+        let mut state = self.lock();
+        state.active.retain(|_, active| active.strong_count() > 0);
+        state.active.insert(segment.number, Arc::downgrade(segment));
+    }
+
+    /// The segment, if it is appended to, or was and is still pinned.
+    pub(super) fn active(&self, segment: u32) -> Option<Arc<ActiveSegment>> {
+        self.lock().active.get(&segment).and_then(Weak::upgrade)
+    }
+
     /// Takes over rows that were put.
     pub(super) fn apply(&self, rows: &[SegmentRow]) {
         let mut state = self.lock();
         for row in rows {
             state.rows.insert(row.segment, *row);
             if row.state == SegmentState::Free {
+                state.retired.remove(&row.segment);
                 state.free.insert(row.segment);
             } else {
                 state.free.remove(&row.segment);
             }
         }
+    }
+
+    /// Lets no new reader into `segment`; whether the last one has left.
+    pub(super) fn retire(&self, segment: u32) -> bool {
+        let mut state = self.lock();
+        state.retired.insert(segment);
+        !state.readers.contains_key(&segment)
+    }
+
+    /// Segments that can be taken without making a file.
+    pub(super) fn ready_count(&self) -> u64 {
+        let state = self.lock();
+        (state.free.len() + state.raw.len()) as u64
     }
 
     /// Takes a free segment, a zeroed one if there is one.
@@ -289,9 +400,9 @@ impl Segments {
     /// - [`ErrorKind::Full`]: no space for it.
     /// - [`ErrorKind::Unavailable`]: the disk could not. Nothing that was written depends on the
     ///   file, so neither fences.
-    pub(super) async fn make(&self, core: &Core) -> Result<(u32, Arc<SegmentFile>)> {
+    pub(super) async fn make(&self, core: &Core, lane: Lane) -> Result<(u32, Arc<SegmentFile>)> {
         (core.room)(core.config.segment_bytes)?;
-        let segment = self.next_number(core)?;
+        let segment = self.next_number(core, lane)?;
         let during = || format!("make segment {segment}");
         let name = file_name(segment);
         let len = core.config.segment_bytes;
@@ -311,10 +422,9 @@ impl Segments {
         }
     }
 
-    fn next_number(&self, core: &Core) -> Result<u32> {
+    fn next_number(&self, core: &Core, lane: Lane) -> Result<u32> {
         let mut state = self.lock();
-        let bytes = (state.files_count + 1).saturating_mul(core.config.segment_bytes);
-        if core.config.volume_bytes_max.is_some_and(|most| bytes > most) || state.next == u32::MAX {
+        if core.makeable_by_number(state.files_count, lane) == 0 || state.next == u32::MAX {
             return Err(Error::new(ErrorKind::Full, "make a segment")
                 .with_source("the volume has as many segments as it may"));
         }

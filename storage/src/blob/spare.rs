@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::config::{PREWRITE_PAUSE_MS, PREWRITE_STEP_BYTES, SPARE_BACKOFF_MS, SPARES_PER_LANE};
 use super::core::Core;
+use super::lane::Lane;
 use super::segment::SegmentFile;
 use super::table::{SegmentRow, SegmentState};
 use crate::error::Result;
@@ -24,8 +25,8 @@ use crate::io::BufClass;
 #[derive(Default)]
 pub(super) struct SpareMaker {
     making: Option<Making>,
-    /// Steps to sit out after a failure.
-    failed: bool,
+    /// When an attempt that failed may be repeated, on the monotonic clock.
+    retry_ns: Option<u64>,
 }
 
 struct Making {
@@ -42,21 +43,24 @@ impl SpareMaker {
             return None;
         }
         if self.making.is_none() {
-            if core.segments.free_count() >= wanted(core) {
+            let now_ns = core.env.clock.monotonic_ns();
+            let rests = self.retry_ns.is_some_and(|retry_ns| now_ns < retry_ns);
+            if rests || core.segments.free_count() >= wanted(core) {
                 return None;
             }
             match begin(core).await {
                 Ok(making) => self.making = Some(making),
                 Err(error) => {
-                    if !self.failed {
+                    if self.retry_ns.is_none() {
                         tracing::warn!(%error, "no spare segment can be made");
                     }
-                    self.failed = true;
-                    return Some(Duration::from_millis(SPARE_BACKOFF_MS));
+                    // The janitor has other work, and goes about it at its own pace.
+                    self.retry_ns = Some(now_ns + SPARE_BACKOFF_MS * 1_000_000);
+                    return None;
                 }
             }
         }
-        self.failed = false;
+        self.retry_ns = None;
         let making = self.making.as_mut()?;
         match zero(core, making).await {
             Ok(true) => self.making = None,
@@ -93,10 +97,10 @@ async fn begin(core: &Core) -> Result<Making> {
             Ok(file) => (segment, file),
             Err(error) => {
                 tracing::warn!(segment, %error, "a spare segment cannot be opened");
-                core.segments.make(core).await?
+                core.segments.make(core, Lane::Hot).await?
             }
         },
-        None => core.segments.make(core).await?,
+        None => core.segments.make(core, Lane::Hot).await?,
     };
     Ok(Making { segment, file, zeroed_bytes: 0 })
 }

@@ -15,8 +15,10 @@ use crate::io::{Backend, BufClass, BufPool, Disk, IoConfig, open_disk};
 use crate::types::{CHUNK_BYTES, CHUNK_SHIFT, NsId, StreamId};
 
 mod abort;
+mod copies;
 mod crash;
 mod damage;
+mod export;
 mod faults;
 mod location;
 mod recovery;

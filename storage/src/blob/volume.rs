@@ -14,6 +14,7 @@ use kluis_kms::Env;
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::{FLUSH_QUEUE_MAX, PACK_QUEUE_MAX, PACKED_BYTES_MAX, VolumeConfig};
+use super::copies::{self, Healed};
 use super::core::Core;
 use super::flush::{self, FlushRequest, Placed};
 use super::location::Location;
@@ -88,6 +89,10 @@ pub struct VolumeUsage {
 }
 
 impl Volume {
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
     /// Opens the volume on `parts.disk`, or makes one if there is none, and recovers it: every
     /// segment that was open is read header by header and closed. Must run inside a tokio runtime
     /// with time enabled; the volume's tasks are spawned there.
@@ -174,8 +179,9 @@ impl Volume {
     /// identity and every checksum; one of some chunks relies on the tags alone.
     ///
     /// # Errors
-    /// - [`ErrorKind::Corrupt`]: the location names a use of its segment that is over.
+    /// - [`ErrorKind::Corrupt`]: the location names a range that is not there.
     /// - [`ErrorKind::Misuse`]: the extent has no such chunks.
+    /// - [`ErrorKind::Moved`]: the location names a use of its segment that is over.
     pub fn reader(
         &self,
         id: ExtentId,
@@ -207,7 +213,8 @@ impl Volume {
     /// bit that flipped on the way from the device is gone by now.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`]: the disk did not answer.
+    /// - [`ErrorKind::Moved`]: as [`Self::reader`].
+    /// - [`ErrorKind::Unavailable`]: the disk did not answer.
     pub async fn classify(&self, id: ExtentId, location: &Location, chunk: u32) -> Result<Damage> {
         read::classify(&self.0.core, id, location, chunk).await
     }
@@ -217,9 +224,46 @@ impl Volume {
     /// # Errors
     /// - [`ErrorKind::Corrupt`]: header or table are damaged, name another extent, or cannot be
     ///   read.
+    /// - [`ErrorKind::Moved`]: as [`Self::reader`].
     /// - [`ErrorKind::Unavailable`]: the disk did not answer.
     pub async fn verify(&self, id: ExtentId, location: &Location) -> Result<Vec<u32>> {
         read::verify(&self.0.core, id, location).await
+    }
+
+    /// As [`Self::read`], from the copy of this number and no other; `None` if its checksums say
+    /// that it is damaged there, or it cannot be read. Copies are numbered below [`Self::copies`].
+    ///
+    /// # Errors
+    /// As [`Self::read`], but for damage.
+    pub async fn read_copy(
+        &self,
+        copy: usize,
+        id: ExtentId,
+        location: &Location,
+        chunks: Range<u32>,
+    ) -> Result<Option<ChunkRead>> {
+        // For its checks of location and chunks, and so that the extent stays where it is.
+        let _reader = self.reader(id, location, chunks.clone())?;
+        let count = chunks.len();
+        let piece = location.piece(chunks, false);
+        let read = copies::read_copy(&self.0.core, copy, id, location, piece).await?;
+        Ok(read.map(|(read, _)| read).filter(|read| read.len() == count))
+    }
+
+    /// How many copies of each extent the volume was made to keep.
+    pub fn copies(&self) -> usize {
+        self.0.core.disk.copies()
+    }
+
+    /// Reads every copy of an extent and puts right what is damaged on one and good on another.
+    /// What has no good copy stays as it is.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Corrupt`]: the location names a use of its segment that is over.
+    /// - [`ErrorKind::Unavailable`]: no buffer was free; ask again later.
+    pub async fn heal(&self, id: ExtentId, location: &Location) -> Result<Healed> {
+        let _reader = self.reader(id, location, 0..location.n_chunks())?;
+        copies::heal(&self.0.core, id, location).await
     }
 
     /// Every record in `segment`, in order, damage included.

@@ -1,16 +1,21 @@
 //! The engine as its callers use it: real RocksDB, real files, a real key manager.
 
+mod backup;
+mod destruction;
 mod encryption;
 mod golden;
 mod isolation;
 mod jobs;
 mod multipart;
 mod objects;
+mod reclaiming;
 mod restart;
+mod rollback;
+mod scrubbing;
 
 use std::sync::Arc;
 
-use kluis_kms::{Env, Kms, MemoryStore, Purpose, Reason, Rights, TenantId};
+use kluis_kms::{Env, Kms, MemoryStore, Purpose, Reason, Rights, ShiftedClock, TenantId};
 
 use super::*;
 use crate::body::BytesBody;
@@ -34,13 +39,24 @@ fn small() -> EngineConfig {
         dedicated_namespaces_max: 1,
         pooled_families: 2,
         reserve_bytes: 1 << 20,
+        ballast_bytes: 0,
         ..EngineConfig::default()
     }
 }
 
 impl Node {
     async fn new() -> Self {
-        let env = Env::system();
+        Self::with(Env::system()).await
+    }
+
+    /// A node whose clock is moved by hand.
+    async fn shifted() -> (Self, Arc<ShiftedClock>) {
+        let clock = Arc::new(ShiftedClock::default());
+        let env = Env { clock: Arc::clone(&clock) as _, ..Env::system() };
+        (Self::with(env).await, clock)
+    }
+
+    async fn with(env: Env) -> Self {
         let store = MemoryStore::new(Arc::clone(&env.rng)).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let kms = Kms::create(dir.path(), &store, env.clone()).unwrap();

@@ -155,7 +155,7 @@ fn each_part_of_the_identity_counts() {
         let shorter = Location { layout, ..location };
         assert_eq!(volume.classify(id, &shorter, 0).await.unwrap(), Damage::Misplaced);
         let stale = Location { incarnation: location.incarnation + 1, ..location };
-        assert_eq!(kind(volume.reader(id, &stale, 0..1)), ErrorKind::Corrupt);
+        assert_eq!(kind(volume.reader(id, &stale, 0..1)), ErrorKind::Moved);
         let outside = Location { offset: 8 * MIB - 8, ..location };
         assert_eq!(kind(volume.reader(id, &outside, 0..1)), ErrorKind::Corrupt);
         let unknown = Location { segment: 77, ..location };

@@ -123,17 +123,30 @@ fn one_failed_creation_is_not_the_end() {
     });
 }
 
+/// Two segments are for clients and one for survivors, who may take one more in need.
 #[test]
 fn the_volume_keeps_to_its_limit() {
     run(async {
         let rig = Rig::new(SimDisk::new(1), 1);
-        let settings = VolumeConfig { volume_bytes_max: Some(17 * MIB), ..config(8 * MIB) };
+        let settings = VolumeConfig { volume_bytes_max: Some(25 * MIB), ..config(8 * MIB) };
         let (volume, _) = rig.open_with(settings).await.unwrap();
         for number in 0..2 {
+            assert!(!volume.is_full());
             drop(put_streamed(&volume, number, 4 * MIB).await.unwrap());
         }
         assert_eq!(kind(put_streamed(&volume, 2, 4 * MIB).await), ErrorKind::Full);
         assert_eq!(volume.usage().allocated_bytes, 16 * MIB);
+        assert!(volume.is_full());
+        assert_eq!(kind(volume.admit(5 * MIB)), ErrorKind::Full);
+        volume.admit(3 * MIB).unwrap();
+        for number in 3..5 {
+            let survivor = ExtentPlan { lane: Lane::Cold, ..plan(number, 4 * MIB) };
+            drop(stream(&volume, survivor).await.unwrap());
+        }
+        assert_eq!(volume.usage().allocated_bytes, 32 * MIB);
+        let survivor = ExtentPlan { lane: Lane::Cold, ..plan(5, 4 * MIB) };
+        assert_eq!(kind(stream(&volume, survivor).await), ErrorKind::Full);
+        assert_eq!(volume.usage().allocated_bytes, 32 * MIB);
     });
 }
 

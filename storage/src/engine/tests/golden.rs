@@ -115,7 +115,7 @@ async fn format_1_opens_and_reads() {
             assert!(got == bytes(size, seed), "{size}");
         }
         let tags = tenant.engine().object_tags(&tenant.purpose, &bucket, &object("dir/100")).await;
-        assert_eq!(tags.unwrap().0.len(), 1);
+        assert_eq!(tags.unwrap().0.0.len(), 1);
         // What this build writes there, it reads again.
         tenant.put(&bucket, "new", &bytes(70_000, 9)).await.unwrap();
         assert!(tenant.get(&bucket, "new").await.unwrap() == bytes(70_000, 9));
