@@ -11,6 +11,7 @@
 
 mod field;
 mod key_store;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,7 @@ use toml::{Table, Value};
 use field::FieldValue;
 pub(crate) use field::{Bounds, Field, Kind};
 pub(crate) use key_store::{KeyStoreConfig, KeyStoreKind};
+pub(crate) use volume::VolumePaths;
 
 /// Defines [`Config`] and [`FIELDS`] from one list, so that neither can miss a field.
 macro_rules! config {
@@ -148,6 +150,12 @@ config! {
     access_log: bool = true, Bounds::Any;
 
     ["Storage"]
+    /// Where objects lie, a table `[[volumes]]` in this file with `paths`: one directory, or two on
+    /// different disks that are kept alike (`paths = ["/d1/kluis", "/d2/kluis"]`). They must be
+    /// there. Unset: the data directory. Metadata and keys stay in the data directory in any case.
+    volumes: Vec<VolumePaths> = Vec::new(), Bounds::Any;
+    /// How fast `kluis volume replace` fills a directory at most, in bytes a second.
+    rebuild_bytes_per_second: u64 = 200 << 20, Bounds::Range(1 << 20, 1 << 40);
     /// How the disk is driven. `auto` takes `ring` (io_uring) where the kernel allows it.
     io_backend: String = "auto".to_owned(), Bounds::OneOf(&["auto", "ring", "threads"]);
     /// Threads of the `threads` backend.
@@ -162,15 +170,33 @@ config! {
     /// Whether spare segments are filled with zeros in the background, which makes flushes cheaper
     /// on ext4.
     prewrite_segments: bool = true, Bounds::Any;
-    /// What all segments together may take, in bytes. Unset: all there is.
+    /// What all segments together may take, in bytes; one of them is kept for winning space back.
+    /// Unset: all there is.
     volume_bytes_max: Option<u64> = None, Bounds::Range(64 << 20, 1 << 60);
     /// Free space on the disk below which writes are refused (507), in bytes. Reads and deletes go
     /// on.
     reserve_bytes: u64 = 2 << 30, Bounds::Range(64 << 20, 1 << 50);
+    /// Whether space of deleted objects is won back by itself. `kluis reclaim` works in any case.
+    reclaim: bool = true, Bounds::Any;
+    /// Bytes that winning space back may move in a second while there is space; when there is none,
+    /// it moves what it can.
+    reclaim_bytes_per_second: u64 = 64 << 20, Bounds::Range(1 << 20, 1 << 40);
+    /// Percent of the closed segments that may lie idle before space is short: less means more
+    /// bytes moved.
+    reclaim_waste_percent: u64 = 25, Bounds::Range(5, 90);
+    /// Within how many days everything that is stored is read once, so that rot is found while it
+    /// can be put right; 0 for never. `kluis scrub now` works in any case.
+    scrub_period_days: u64 = 7, Bounds::Range(0, 365);
     /// Memory for the metadata, in bytes: blocks that were read, and rows not yet in a table file.
     metadata_cache_bytes: u64 = 256 << 20, Bounds::Range(32 << 20, 1 << 40);
     /// Objects up to this size are kept in the metadata store, in bytes.
     inline_bytes_max: u64 = 4 << 10, Bounds::Range(0, 32 << 10);
+    /// Folder on another disk in which checkpoints of the metadata are kept, with keys and audit
+    /// log; made if it is not there. Unset: none are.
+    metadata_checkpoint_dir: Option<PathBuf> = None, Bounds::Any;
+    /// How often a checkpoint is made, in seconds: what is acknowledged after the last one is lost
+    /// with the metadata's disk. Objects up to `inline_bytes_max` have no other copy.
+    metadata_checkpoint_seconds: u64 = 300, Bounds::Range(10, 86_400);
     /// Tenants that get a column family of their own; later ones share.
     dedicated_namespaces_max: u64 = 256, Bounds::Range(0, 4_096);
 }
@@ -186,6 +212,10 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Variables of the command line's that are no settings of a node.
+const OTHER_VARIABLES: [&str; 4] =
+    ["KLUIS_CONFIG", "KLUIS_DATA_DIR", "KLUIS_ENDPOINT", "KLUIS_PASSPHRASE"];
 
 /// Settings by field name, as one layer gives them in text.
 pub(crate) type Texts = BTreeMap<&'static str, String>;
@@ -228,7 +258,8 @@ impl Config {
         variables: impl Iterator<Item = (String, String)>,
     ) -> (Texts, Vec<String>) {
         let (mut texts, mut unknown) = (Texts::new(), Vec::new());
-        for (name, text) in variables.filter(|(name, _)| name.starts_with("KLUIS_")) {
+        let is_ours = |name: &str| name.starts_with("KLUIS_") && !OTHER_VARIABLES.contains(&name);
+        for (name, text) in variables.filter(|(name, _)| is_ours(name)) {
             match FIELDS.iter().find(|field| field.environment_name() == name) {
                 Some(field) => drop(texts.insert(field.name, text)),
                 None => unknown.push(name),
@@ -314,6 +345,8 @@ impl Config {
             return refuse("domain: must be a host name without port, such as s3.example.com");
         }
         self.check_key_stores()?;
+        volume::check(&self.volumes)
+            .map_err(|problem| ConfigError(format!("volumes: {problem}")))?;
         if self.listen.port() != 0 && self.metrics_listen == Some(self.listen) {
             return refuse("metrics_listen: must differ from listen; leave it unset instead");
         }

@@ -3,6 +3,9 @@
 //! Owns: the list of modules, and the first steps of the process. Knows nothing of: what they do.
 //!
 //! Invariants
+//! - What Rust code frees is wiped: request bodies, headers and secrets stand in buffers of
+//!   libraries
+//!   that wipe nothing.
 //! - Nothing starts a thread before [`passphrase::move_out_of_environment`] has run.
 //!   See docs/ARCHITECTURE.md for the way a request takes.
 
@@ -30,9 +33,16 @@ mod plaintext;
 mod policy;
 mod process;
 mod s3;
+mod tenant_locks;
 mod tls;
 
+use std::alloc::System;
 use std::process::ExitCode;
+
+use zeroizing_alloc::ZeroAlloc;
+
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     if let Err(error) = passphrase::move_out_of_environment() {

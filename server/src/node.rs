@@ -7,6 +7,7 @@
 //!   making new keys over it would lose the data for good.
 //! - On the way down the engine closes last, after every request has ended.
 
+mod checkpoints;
 mod open;
 mod signals;
 
@@ -16,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kluis_kms::ShiftedClock;
 use kluis_kms::env::Env;
+use kluis_kms::{RemoteStores, ShiftedClock};
 use kluis_storage::{DiskKind, Engine};
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
@@ -37,7 +38,7 @@ use crate::s3::S3Api;
 use crate::s3::door::Door;
 use crate::tls::{LOOK_EVERY, Tls, TlsFiles};
 
-pub(crate) use open::{Keys, engine_config, open_keys};
+pub(crate) use open::{Keys, engine_config, open_keys, root_store};
 
 /// How often the node looks what is due by the clock: rotations, expiries, destructions.
 const DUE_EVERY: Duration = Duration::from_secs(5);
@@ -104,6 +105,7 @@ pub(crate) async fn run(options: Options, started: impl FnOnce(&Started)) -> Res
     let listeners = bind(&config).await?;
     let env = Env::system();
     open::make_folder(&data)?;
+    open::check_volumes(&config)?;
     let keys = open_keys(&data, dev, &config, &env).await?;
     let engine = Engine::open(&data, engine_config(&config)?, keys.kms, env.clone())
         .await
@@ -125,6 +127,7 @@ pub(crate) async fn run(options: Options, started: impl FnOnce(&Started)) -> Res
         metrics,
         is_dev: keys.is_dev,
         dev_clock: keys.dev_clock,
+        key_stores: keys.stores,
         drain,
         open_bodies,
     };
@@ -168,6 +171,7 @@ struct Parts {
     metrics: Metrics,
     is_dev: bool,
     dev_clock: Option<Arc<ShiftedClock>>,
+    key_stores: Arc<RemoteStores>,
     drain: Drain,
     open_bodies: OpenBodies,
 }
@@ -183,6 +187,7 @@ impl Parts {
         let engine = self.engine.clone();
         let observer = Arc::new(Observer {
             stats: Box::new(move || engine.stats()),
+            key_stores: Arc::clone(&self.key_stores),
             metrics: self.metrics.clone(),
             is_dev: self.is_dev,
             drain: self.drain.clone(),
@@ -193,8 +198,7 @@ impl Parts {
         let region = self.config.region.clone();
         let authenticator =
             Authenticator::new(directory.clone(), region.clone(), Arc::clone(&env.clock));
-        let key_policies =
-            Arc::new(KeyPolicies::new(Arc::clone(self.engine.kms()), &region, env.clone()));
+        let key_policies = KeyPolicies::new(self.engine.kms(), &region, env.clone());
         let etag_rule = kluis_storage::ETagRule::default();
         let api = S3Api::new(self.engine.clone(), region, etag_rule, Arc::clone(&key_policies));
         let on_main = self.config.serves_metrics_on_main().then(|| Arc::clone(&observer));
@@ -243,6 +247,7 @@ impl Parts {
                 metrics.upkeep();
             }
         });
+        checkpoints::start(&self.engine, &self.config, &self.drain);
         let (engine, drain) = (self.engine.clone(), self.drain.clone());
         tokio::spawn(async move {
             while !drain.has_begun() {

@@ -140,6 +140,8 @@ fn dev_passphrase(data: &Path, rng: &dyn Rng) -> io::Result<Zeroizing<Vec<u8>>> 
     written.write_all(b"\n")?;
     written.sync_all()?;
     std::fs::File::open(folder)?.sync_all()?;
+    // The folder may be new as well.
+    std::fs::File::open(data)?.sync_all()?;
     Ok(text)
 }
 

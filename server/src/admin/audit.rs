@@ -4,6 +4,7 @@
 //! no value here comes from one.
 
 use std::fmt;
+use std::path::Path;
 
 use kluis_kms::TenantId;
 
@@ -56,6 +57,11 @@ pub(super) fn record_revoked(who: Asker, tenant: TenantId, access_key_id: &str) 
 /// Records a change to a tenant that concerns no access key.
 pub(super) fn record_change(who: Asker, change: &'static str, tenant: TenantId) {
     tracing::warn!(target: TARGET, %who, change, %tenant, "tenant changed");
+}
+
+/// Records that a copy of the node was asked for.
+pub(super) fn record_backup(who: Asker, to: &Path) {
+    tracing::warn!(target: TARGET, %who, change = "backup", to = %to.display(), "backup asked for");
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@
 //! POST   /v1/tenants/NAME/users {"name"}              GET  /v1/tenants/NAME/access-keys?user=
 //! POST   /v1/tenants/NAME/access-keys {"user"}        DELETE /v1/tenants/NAME/access-keys/ID
 //! GET    /v1/tenants/NAME/audit?after=&limit=
+//! GET    /v1/scrub                                    POST /v1/scrub: begins a pass now
+//! GET    /v1/damage?after=&limit=
+//! GET    /v1/volumes                                  POST /v1/volumes/replace {"path"}
+//! GET    /v1/backup                                   POST /v1/backup {"to",…}: answers at its end
 //! ```
 //! Owns: routes, and who may connect (`socket.rs`). Knows nothing of: signatures, S3.
 //!
@@ -19,10 +23,13 @@
 //! - A change that was begun is finished, whether or not the client waits for the answer.
 
 mod audit;
+mod backup;
 mod client;
 mod routes;
+mod scrub;
 mod socket;
 mod types;
+mod volumes;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -130,6 +137,21 @@ impl Admin {
             (&Method::POST, ["v1", "dev", "clock"]) => {
                 let asked = read(body).await?;
                 finish(async move { self.advance_clock(who, asked).await }).await
+            }
+            (&Method::GET, ["v1", "space"]) => self.space(),
+            (&Method::POST, ["v1", "reclaim"]) => finish(async move { self.reclaim().await }).await,
+            (&Method::GET, ["v1", "scrub"]) => self.scrub_state(),
+            (&Method::POST, ["v1", "scrub"]) => self.scrub_now(who),
+            (&Method::GET, ["v1", "damage"]) => self.list_damage(query).await,
+            (&Method::GET, ["v1", "volumes"]) => self.list_volumes(),
+            (&Method::POST, ["v1", "volumes", "replace"]) => {
+                let asked = read(body).await?;
+                finish(async move { self.replace_member(who, asked).await }).await
+            }
+            (&Method::GET, ["v1", "backup"]) => self.backup_state(),
+            (&Method::POST, ["v1", "backup"]) => {
+                let asked = read(body).await?;
+                finish(async move { self.back_up(who, asked).await }).await
             }
             (&Method::GET, ["v1", "tenants"]) => self.list_tenants(query),
             (&Method::POST, ["v1", "tenants"]) => {

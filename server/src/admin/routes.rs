@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use kluis_kms::TenantId;
+use kluis_storage::EngineStats;
 use zeroize::Zeroize as _;
 
 use super::audit::{self, Asker};
 use super::types::{
     AccessKey, AccessKeys, AdvanceClock, AuditEvents, CreateAccessKey, CreateTenants, CreateUser,
-    CreatedAccessKey, CreatedTenant, CreatedTenants, Done, PAGE_ENTRIES_MAX,
+    CreatedAccessKey, CreatedTenant, CreatedTenants, Done, PAGE_ENTRIES_MAX, Space,
     TENANTS_PER_REQUEST_MAX, Tenant, Tenants, User, Users,
 };
 use super::{Admin, Refused, Reply, ok, with_status};
@@ -37,6 +38,17 @@ impl Admin {
 
     pub(super) fn status(&self) -> Reply {
         ok(&self.observer.health())
+    }
+
+    /// What segments hold, and what reclaiming did.
+    pub(super) fn space(&self) -> Reply {
+        ok(&space(&self.engine.stats()))
+    }
+
+    /// Cleans every segment that is worth it, and answers when that is done.
+    pub(super) async fn reclaim(&self) -> Reply {
+        self.engine.reclaim_now().await?;
+        self.space()
     }
 
     pub(super) fn list_tenants(&self, query: &str) -> Reply {
@@ -171,6 +183,26 @@ impl Admin {
     }
 }
 
+fn space(stats: &EngineStats) -> Space {
+    let (usage, reclaim) = (&stats.usage, &stats.reclaim);
+    Space {
+        full: stats.full,
+        segment_bytes: usage.segment_bytes,
+        segments_open: usage.segments_open,
+        segments_closing: usage.segments_closing,
+        segments_closed: usage.segments_closed,
+        segments_free: usage.segments_free,
+        allocated_bytes: usage.allocated_bytes,
+        written_bytes: usage.written_bytes,
+        live_bytes: reclaim.live_bytes,
+        reclaimed_segments: reclaim.segments_freed,
+        kept_segments: reclaim.segments_kept,
+        moved_extents: reclaim.extents_moved,
+        moved_bytes: reclaim.bytes_moved,
+        cleaning_segment: reclaim.cleaning,
+    }
+}
+
 fn created(made: NewTenant) -> CreatedTenant {
     CreatedTenant {
         tenant_id: made.tenant_id.to_string(),
@@ -201,13 +233,13 @@ fn user(info: UserInfo) -> User {
 }
 
 /// Which part of a list is asked for.
-struct Page {
-    after: Option<String>,
-    limit: usize,
+pub(super) struct Page {
+    pub(super) after: Option<String>,
+    pub(super) limit: usize,
 }
 
 impl Page {
-    fn read(query: &str) -> Result<Self, Refused> {
+    pub(super) fn read(query: &str) -> Result<Self, Refused> {
         let limit = match field(query, "limit")? {
             None => PAGE_ENTRIES_MAX,
             Some(text) => text
@@ -236,6 +268,6 @@ pub(super) fn decode(text: &str) -> Option<String> {
     String::from_utf8(canonical::decode(text.as_bytes())).ok()
 }
 
-fn invalid(message: String) -> Refused {
+pub(super) fn invalid(message: String) -> Refused {
     Refused::new(StatusCode::BAD_REQUEST, "invalid", message)
 }

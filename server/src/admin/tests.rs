@@ -1,12 +1,12 @@
 //! The operator's API over its socket, on an engine in a temporary directory.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kluis_kms::env::{Env, OsRng};
 use kluis_kms::{
-    AuditEvent, AuditOperation, AuditOutcome, AuditSink as _, Kms, MemoryStore, Purpose, Reason,
-    Rights,
+    AuditEvent, AuditOperation, AuditOutcome, AuditSink as _, CACHE_TTL_DEFAULT, Kms, MemoryStore,
+    Purpose, Reason, RemoteStores, Rights,
 };
 use kluis_storage::{EngineConfig, VolumeConfig};
 use tokio::task::JoinHandle;
@@ -24,12 +24,18 @@ struct Node {
 }
 
 async fn start(data: &Path) -> Node {
+    start_on(data, &MemoryStore::new(Arc::new(OsRng)).unwrap(), Vec::new()).await
+}
+
+/// A node on a directory that is new, or was one's with the same store.
+async fn start_on(data: &Path, store: &MemoryStore, volume_paths: Vec<PathBuf>) -> Node {
     let env = Env::system();
-    let store = MemoryStore::new(Arc::new(OsRng)).unwrap();
-    let kms = Arc::new(Kms::create(data, &store, env.clone()).unwrap());
+    let opens = if Kms::exists(data) { Kms::open } else { Kms::create };
+    let kms = Arc::new(opens(data, store, env.clone()).unwrap());
     let config = EngineConfig {
         pool_bytes: 16 << 20,
         reserve_bytes: 1 << 20,
+        volume_paths,
         volume: VolumeConfig {
             segment_bytes: 16 << 20,
             prewrite: false,
@@ -44,6 +50,7 @@ async fn start(data: &Path) -> Node {
     let stats = engine.clone();
     let observer = Arc::new(Observer {
         stats: Box::new(move || stats.stats()),
+        key_stores: Arc::new(RemoteStores::new(CACHE_TTL_DEFAULT, Env::system())),
         metrics: Metrics::start().unwrap(),
         is_dev: false,
         drain: drain.clone(),
@@ -181,6 +188,38 @@ async fn the_socket_of_a_deep_directory_is_reached_and_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_asked_for_told_and_refused() {
+    let (folder, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = start(folder.path()).await;
+    let mut client = Client::connect(folder.path()).await.unwrap();
+    let before: BackupState = client.call(Method::GET, "/v1/backup").await.unwrap();
+    assert!(before.running.is_none() && before.last.is_none() && before.error.is_none());
+    let asked = |to: &Path, keep| StartBackup {
+        to: to.to_owned(),
+        rate_mib: None,
+        keep,
+        metadata_only: false,
+    };
+    let repository = away.path().join("repository");
+    for (to, keep, words) in [
+        (Path::new("relative"), None, "absolute"),
+        (repository.as_path(), Some(0), "1 or more"),
+        (folder.path().join("inside").as_path(), None, "in the data directory"),
+    ] {
+        let refused: Result<BackupDone, _> = client.post("/v1/backup", &asked(to, keep)).await;
+        check_refused(refused, "invalid", words);
+    }
+    assert!(!repository.exists() && !folder.path().join("inside").exists());
+    let done: BackupDone = client.post("/v1/backup", &asked(&repository, Some(2))).await.unwrap();
+    assert!(done.kind == "full" && done.copied_bytes > 0, "{done:?}");
+    let after: BackupState = client.call(Method::GET, "/v1/backup").await.unwrap();
+    assert_eq!(after.last.unwrap().snapshot, done.snapshot);
+    let listed = kluis_storage::backup::list(&repository).unwrap();
+    assert_eq!(listed[0].id, done.snapshot);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_headers_of_audit_events_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let node = start(folder.path()).await;
@@ -220,5 +259,85 @@ async fn an_operator_sees_headers_of_audit_events_and_no_more() {
     check_refused(client.call::<AuditEvents>(Method::GET, wrong).await, "invalid", "after");
     let absent = "/v1/tenants/nobody/audit";
     check_refused(client.call::<AuditEvents>(Method::GET, absent).await, "not_found", "nobody");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn space_is_told_and_won_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path()).await;
+    let mut client = Client::connect(folder.path()).await.unwrap();
+    let before: Space = client.call(Method::GET, "/v1/space").await.unwrap();
+    assert_eq!((before.segment_bytes, before.live_bytes), (16 << 20, 0));
+    let after: Space = client.call(Method::POST, "/v1/reclaim").await.unwrap();
+    assert_eq!((after.reclaimed_segments, after.cleaning_segment), (0, None));
+    assert!(!after.full);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_pass_is_asked_for_and_damage_is_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path()).await;
+    let mut client = Client::connect(folder.path()).await.unwrap();
+    let before: Scrub = client.call(Method::GET, "/v1/scrub").await.unwrap();
+    assert_eq!((before.pass, before.phase.as_str(), before.answered), (0, "idle", 0));
+    let asked: ScrubAsked = client.call(Method::POST, "/v1/scrub").await.unwrap();
+    node.engine.scrubbed(asked.number).await.unwrap();
+    let after: Scrub = client.call(Method::GET, "/v1/scrub").await.unwrap();
+    assert_eq!((after.pass, after.phase.as_str(), after.answered), (1, "idle", asked.number));
+    assert!(after.ended_ms > 0 && after.damaged == 0, "{after:?}");
+    let listed: Damage = client.call(Method::GET, "/v1/damage?limit=5").await.unwrap();
+    assert!(listed.damage.is_empty() && listed.next.is_none());
+    let behind = "/v1/damage?after=00000001-00000000-1";
+    let listed: Damage = client.call(Method::GET, behind).await.unwrap();
+    assert!(listed.damage.is_empty());
+    let wrong = "/v1/damage?after=1";
+    check_refused(client.call::<Damage>(Method::GET, wrong).await, "invalid", "after");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_a_mirror_is_listed_and_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["data", "one", "two"].map(|name| folder.path().join(name));
+    for path in &paths {
+        std::fs::create_dir(path).unwrap();
+    }
+    let [data, one, two] = paths;
+    let store = MemoryStore::new(Arc::new(OsRng)).unwrap();
+    let node = start_on(&data, &store, vec![one.clone(), two.clone()]).await;
+    let mut client = Client::connect(&data).await.unwrap();
+    let told: Volumes = client.call(Method::GET, "/v1/volumes").await.unwrap();
+    let states =
+        |told: &Volumes| told.members.iter().map(|member| member.state.clone()).collect::<Vec<_>>();
+    assert_eq!((states(&told), told.degraded), (vec!["current".to_owned(); 2], false));
+    let asked = |path: &Path| ReplaceMember { path: path.display().to_string() };
+    let replace = "/v1/volumes/replace";
+    let in_use = client.post::<_, Volumes>(replace, &asked(&two)).await;
+    check_refused(in_use, "unavailable", "another kluis process");
+    let unknown = client.post::<_, Volumes>(replace, &asked(&data)).await;
+    check_refused(unknown, "not_found", "find a member");
+    node.stop().await;
+
+    std::fs::remove_dir_all(&two).unwrap();
+    let node = start_on(&data, &store, vec![one, two.clone()]).await;
+    let mut client = Client::connect(&data).await.unwrap();
+    let told: Volumes = client.call(Method::GET, "/v1/volumes").await.unwrap();
+    assert_eq!(
+        (states(&told), told.degraded),
+        (vec!["current".to_owned(), "out".to_owned()], true)
+    );
+    assert!(told.members[1].why.as_ref().unwrap().contains("no directory"));
+    std::fs::create_dir(&two).unwrap();
+    let mut told: Volumes = client.post(replace, &asked(&two)).await.unwrap();
+    while told.rebuild.as_ref().unwrap().state == "running" {
+        tokio::task::yield_now().await;
+        told = client.call(Method::GET, "/v1/volumes").await.unwrap();
+    }
+    let rebuild = told.rebuild.as_ref().unwrap();
+    assert_eq!((rebuild.state.as_str(), &rebuild.why), ("done", &None));
+    assert_eq!(states(&told), vec!["current".to_owned(); 2]);
+    assert!(two.join("SUPER.a").exists());
     node.stop().await;
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::output::{self, progress_bar};
 use super::{EXIT_DONE, EXIT_REFUSED, Failure, Outcome};
-use crate::config::Config;
+use crate::config::{Config, Texts};
 use crate::node::{Keys, engine_config, open_keys};
 use crate::{logging, passphrase, process};
 
@@ -33,6 +33,9 @@ pub(super) struct Check {
     /// The data directory.
     #[arg(value_name = "DIR")]
     data: PathBuf,
+    /// The node's configuration file; needed where it names `volumes`.
+    #[arg(long, value_name = "FILE", env = "KLUIS_CONFIG")]
+    config: Option<PathBuf>,
     /// Takes the passphrase that `kluis serve --dev` keeps in the data directory.
     #[arg(long)]
     dev: bool,
@@ -67,10 +70,13 @@ pub(super) struct Report {
 
 impl Check {
     pub(super) fn run(self, json: bool) -> Outcome {
+        let none = Texts::new();
+        let config =
+            Config::load(self.config.as_deref(), &none, &none).map_err(Failure::could_not_run)?;
         let config = Config {
-            passphrase_file: self.passphrase_file.clone(),
+            passphrase_file: self.passphrase_file.clone().or(config.passphrase_file),
             log_level: "warn".to_owned(),
-            ..Config::default()
+            ..config
         };
         logging::start(&config);
         process::harden().map_err(Failure::could_not_run)?;

@@ -10,6 +10,7 @@
 mod access_key;
 mod api;
 mod audit;
+mod backup;
 mod check;
 mod completions;
 mod config;
@@ -17,9 +18,13 @@ mod dev;
 mod flags;
 mod key;
 mod output;
+mod reclaim;
+mod restore;
+mod scrub;
 mod serve;
 mod tenant;
 mod user;
+mod volume;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -54,6 +59,7 @@ Examples:
   kluis tenant create acme --data-dir ./data
   kluis user create alice --tenant acme --data-dir ./data
   kluis key rotate reports --endpoint http://127.0.0.1:9000
+  kluis backup --to /mnt/backup/node1 --data-dir ./data
   kluis check ./data";
 
 #[derive(Subcommand)]
@@ -80,11 +86,27 @@ enum Command {
         #[command(subcommand)]
         command: key::Key,
     },
-    /// Shows what a tenant's keys were used for.
+    /// Shows what a tenant's keys were used for, and verifies the log of it.
     Audit {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    /// Wins back the space of deleted objects now.
+    Reclaim(reclaim::Reclaim),
+    /// Reads everything that is stored and lists what is damaged.
+    Scrub {
+        #[command(subcommand)]
+        command: scrub::Scrub,
+    },
+    /// Shows and rebuilds the directories that hold the objects.
+    Volume {
+        #[command(subcommand)]
+        command: volume::Volume,
+    },
+    /// Takes snapshots of a node and looks after them.
+    Backup(backup::Backup),
+    /// Puts a snapshot back into an empty directory.
+    Restore(restore::Restore),
     /// Verifies a data directory that no node has open.
     Check(check::Check),
     /// Prints the documented default configuration.
@@ -146,8 +168,13 @@ pub(crate) fn run() -> ExitCode {
         Command::User { command } => with_runtime(command.run(json)),
         Command::AccessKey { command } => with_runtime(command.run(json)),
         Command::Key { command } => with_runtime(command.run(json)),
-        Command::Audit { command } => with_runtime(command.run()),
+        Command::Audit { command } => with_runtime(command.run(json)),
+        Command::Volume { command } => with_runtime(command.run(json)),
         Command::Dev { command } => with_runtime(command.run(json)),
+        Command::Reclaim(command) => with_runtime(command.run(json)),
+        Command::Scrub { command } => with_runtime(command.run(json)),
+        Command::Backup(command) => command.run(json),
+        Command::Restore(command) => with_runtime(command.run(json)),
         Command::Check(command) => command.run(json),
         Command::Config(command) => command.run(),
         Command::Completions(command) => Ok(command.run(&mut Cli::command())),

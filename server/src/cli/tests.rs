@@ -58,6 +58,11 @@ fn wrong_arguments_are_refused() {
         &["tenant", "create", "x", "--count", "3", "--prefix", "p", "--data-dir", "d"],
         &["tenant", "create", "--count", "3", "--data-dir", "d"],
         &["user", "create", "alice", "--data-dir", "d"],
+        &["backup", "--to", "r"],
+        &["backup", "--data-dir", "d"],
+        &["backup", "prune", "--from", "r", "--keep", "0"],
+        &["backup", "list", "--to", "r"],
+        &["restore", "--from", "r"],
         &["config"],
         &["completions", "no-such-shell"],
     ] {
@@ -71,6 +76,8 @@ fn json_is_understood_everywhere() {
         &["--json", "tenant", "list", "--data-dir", "d"][..],
         &["tenant", "list", "--json", "--data-dir", "d"],
         &["check", "d", "--json"],
+        &["backup", "--to", "r", "--data-dir", "d", "--json"],
+        &["backup", "verify", "--from", "r", "--json"],
     ] {
         assert!(parse(arguments).unwrap().json, "{arguments:?}");
     }

@@ -1,5 +1,7 @@
 //! The documented default is a golden file; refusals name the field.
 
+use std::path::Path;
+
 use super::*;
 
 const GOLDEN: &str = include_str!("default.toml");
@@ -85,7 +87,7 @@ fn a_bad_variable_or_flag_is_named() {
 
 #[test]
 fn unknown_variables_are_reported() {
-    let variables = [("KLUIS_REGION", "eu"), ("KLUIS_REGIN", "eu"), ("HOME", "/")];
+    let variables = [("KLUIS_REGION", "eu"), ("KLUIS_REGIN", "eu"), ("KLUIS_CONFIG", "/")];
     let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
     let (texts, unknown) = Config::environment(variables.into_iter());
     assert_eq!(texts.get("region").map(String::as_str), Some("eu"));
@@ -149,4 +151,23 @@ fn bad_key_stores_are_refused_with_the_reason() {
     }
     let error = load_text("", &texts(&[("key_stores", "x")]), &Texts::new()).unwrap_err();
     assert!(error.to_string().contains("in the configuration file only"), "{error}");
+}
+
+#[test]
+fn a_volume_has_one_directory_or_two() {
+    let two = "[[volumes]]\npaths = [\"/d1/kluis\", \"/d2/kluis\"]\n";
+    let config = load_text(two, &Texts::new(), &Texts::new()).unwrap();
+    assert_eq!(config.volumes[0].paths, [Path::new("/d1/kluis"), Path::new("/d2/kluis")]);
+    assert!(load_text("", &Texts::new(), &Texts::new()).unwrap().volumes.is_empty());
+    let cases = [
+        (format!("{two}{two}"), "2 are given; this build keeps one"),
+        ("[[volumes]]\npaths = []".to_owned(), "0 are given, not 1 or 2"),
+        ("[[volumes]]\npaths = [\"/a\", \"/b\", \"/c\"]".to_owned(), "3 are given, not 1 or 2"),
+        ("[[volumes]]\npaths = [\"d1\"]".to_owned(), "`d1` does not begin with `/`"),
+        ("[[volumes]]\npath = \"/d1\"".to_owned(), "unknown field `path`"),
+        ("rebuild_bytes_per_second = 1".to_owned(), "outside 1048576"),
+    ];
+    for (toml, expected) in cases {
+        check_refused(&toml, expected);
+    }
 }

@@ -9,7 +9,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use kluis_storage::EngineStats;
+use kluis_kms::RemoteStores;
+use kluis_storage::{EngineStats, MirrorStatus};
 
 use crate::health::Health;
 use crate::http::{Answer, Drain, Handler, Peer, ResponseBody};
@@ -23,6 +24,8 @@ pub(crate) type ReadStats = Box<dyn Fn() -> EngineStats + Send + Sync>;
 pub(crate) struct Observer {
     /// Reads how the engine stands.
     pub(crate) stats: ReadStats,
+    /// Tenants' own key stores. None is asked anything for this.
+    pub(crate) key_stores: Arc<RemoteStores>,
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Whether the passphrase lies beside the data.
@@ -58,7 +61,8 @@ impl Observer {
             }
             "/metrics" => {
                 let stats = (self.stats)();
-                let rendered = self.metrics.render(&stats, self.health_of(&stats));
+                let rendered =
+                    self.metrics.render(&stats, &self.key_stores.stats(), self.health_of(&stats));
                 Some(reply(StatusCode::OK, text, rendered))
             }
             _ => None,
@@ -66,7 +70,11 @@ impl Observer {
     }
 
     fn health_of(&self, stats: &EngineStats) -> Health {
+        let failing = self.key_stores.stats().iter().filter(|(_, store)| store.is_open).count();
+        let is_degraded = stats.mirror.as_ref().is_some_and(MirrorStatus::is_degraded);
         let health = Health::new(stats.fenced, stats.full, self.is_dev);
+        let health = health.with_failing_key_stores(failing).with_degraded(is_degraded);
+        let health = health.with_damaged(stats.scrub.damaged + stats.scrub.unlisted);
         if self.drain.has_begun() { health.draining() } else { health }
     }
 }

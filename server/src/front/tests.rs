@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use kluis_kms::TenantId;
-use kluis_kms::env::SeededRng;
-use kluis_storage::{BufStats, DiskKind, DiskReport, DiskStats, EngineStats, UserId, VolumeUsage};
+use kluis_kms::env::{Env, SeededRng};
+use kluis_kms::{CACHE_TTL_DEFAULT, RemoteStores, TenantId};
+use kluis_storage::{
+    BufStats, DiskKind, DiskReport, DiskStats, EngineStats, ReclaimStats, ScrubStats, UserId,
+    VolumeUsage,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::keys::KmsAnswer;
+use super::keys::{KmsAnswer, refuse_in_clear};
 use super::*;
 use crate::auth::{AccountId, User};
 use crate::body::{BodyPlan, PayloadForm};
@@ -136,6 +139,15 @@ fn stats() -> EngineStats {
         commit_batches: 2,
         commit_conflicts: 1,
         tenants: 5,
+        reclaim: ReclaimStats { segments_freed: 4, ..ReclaimStats::default() },
+        scrub: ScrubStats {
+            damaged: 2,
+            repaired_ever: 6,
+            segments: 9,
+            segments_done: 8,
+            ..ScrubStats::default()
+        },
+        mirror: None,
     }
 }
 
@@ -150,6 +162,7 @@ async fn start(change: impl FnOnce(&mut Config)) -> Node {
     let drain = Drain::new();
     let observer = Observer {
         stats: Box::new(stats),
+        key_stores: Arc::new(RemoteStores::new(CACHE_TTL_DEFAULT, Env::system())),
         metrics: Metrics::start().unwrap(),
         is_dev: true,
         drain: drain.clone(),
@@ -404,7 +417,10 @@ async fn a_host_below_the_domain_names_the_bucket() {
 async fn health_and_metrics_are_answered_on_loopback() {
     let node = start(|_| ()).await;
     let ready = node.ask("GET", "/health/ready", "").await;
-    assert_eq!(body(&ready), "{\"status\":\"ready\",\"fenced\":false,\"full\":true,\"dev\":true}");
+    assert_eq!(
+        body(&ready),
+        r#"{"status":"ready","fenced":false,"full":true,"degraded":false,"damaged":2,"dev":true,"key_stores_failing":0}"#
+    );
     node.ask("GET", "/b/k", "").await;
     let metrics = node.ask("GET", "/metrics", "").await;
     for line in [
@@ -413,6 +429,10 @@ async fn health_and_metrics_are_answered_on_loopback() {
         "kluis_io_operations_total{op=\"sync\"} 9",
         "kluis_io_operations_total{op=\"write\"} 8",
         "kluis_full 1",
+        "kluis_reclaim_segments_total{outcome=\"freed\"} 4",
+        "kluis_damaged_extents 2",
+        "kluis_scrub_repaired_total 6",
+        "kluis_scrub_segments_done 8",
         "kluis_dev_mode 1",
         "kluis_tenants 5",
         "kluis_http_requests_total{operation=\"GetObject\",status=\"200\"}",
@@ -582,5 +602,24 @@ fn a_private_connection_is_tls_or_never_leaves_this_machine() {
     ] {
         let peer = Peer { address: Some(address.parse().unwrap()), is_tls, operator: None };
         assert_eq!(is_private(&peer), want, "{address} {is_tls}");
+    }
+}
+
+#[test]
+fn plaintext_of_the_kms_api_needs_a_private_connection() {
+    let peer = |address: &str, is_tls| Peer {
+        address: Some(address.parse().unwrap()),
+        is_tls,
+        operator: None,
+    };
+    for name in ["Encrypt", "Decrypt", "GenerateDataKey", "GenerateRandom"] {
+        let target = format!("TrentService.{name}");
+        let refused = refuse_in_clear(&target, &peer("203.0.113.7:1", false));
+        assert_eq!(refused.unwrap_err().code, "AccessDeniedException", "{name}");
+        refuse_in_clear(&target, &peer("203.0.113.7:1", true)).unwrap();
+        refuse_in_clear(&target, &peer("127.0.0.1:1", false)).unwrap();
+    }
+    for target in ["TrentService.DisableKey", "TrentService.ReEncrypt", "KluisKms.ListJobs", ""] {
+        refuse_in_clear(target, &peer("203.0.113.7:1", false)).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kluis_kms::env::Env;
 use kluis_kms::{KeyStore, Kms, PassphraseStore, RemoteStores, ShiftedClock};
 use kluis_storage::io::Backend;
-use kluis_storage::{EngineConfig, IoConfig, VolumeConfig};
+use kluis_storage::{EngineConfig, IoConfig, ReclaimConfig, ScrubConfig, VolumeConfig};
 
 use super::NodeError;
 use crate::config::Config;
@@ -44,14 +44,39 @@ pub(super) fn make_folder(data: &Path) -> Result<(), NodeError> {
         .mode(0o700)
         .create(data)
         .map_err(|e| NodeError::new(&step, e))?;
+    flush_entries(data).map_err(|e| NodeError::new(&step, e))?;
     let metadata = std::fs::metadata(data).map_err(|e| NodeError::new(&step, e))?;
     let own_uid = rustix::process::geteuid().as_raw();
     check_folder(data, (metadata.uid(), metadata.mode()), own_uid)
 }
 
+/// Makes the data directory's own entry durable, and those of the folders above it: no flush of
+/// what lies inside says anything about them. Folders that we may not read are older than we are.
+fn flush_entries(data: &Path) -> std::io::Result<()> {
+    for folder in std::fs::canonicalize(data)?.ancestors().skip(1) {
+        match std::fs::File::open(folder).and_then(|folder| folder.sync_all()) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            flushed => flushed?,
+        }
+    }
+    Ok(())
+}
+
+/// Checks the directories of the volume as the data directory is checked. One that is not there is
+/// the engine's to judge.
+pub(super) fn check_volumes(config: &Config) -> Result<(), NodeError> {
+    let own_uid = rustix::process::geteuid().as_raw();
+    for path in config.volumes.iter().flat_map(|volume| &volume.paths) {
+        if let Ok(metadata) = std::fs::metadata(path) {
+            check_folder(path, (metadata.uid(), metadata.mode()), own_uid)?;
+        }
+    }
+    Ok(())
+}
+
 fn check_folder(data: &Path, (uid, mode): (u32, u32), own_uid: u32) -> Result<(), NodeError> {
     let path = data.display();
-    let step = format!("use the data directory {path}");
+    let step = format!("use the directory {path}");
     if uid != own_uid {
         return Err(NodeError::new(
             &step,
@@ -80,6 +105,7 @@ pub(crate) async fn open_keys(
     config: &Config,
     env: &Env,
 ) -> Result<Keys, NodeError> {
+    kluis_storage::backup::refuse_half(data).map_err(|e| NodeError::new("open the keys", e))?;
     let exists = Kms::exists(data);
     if !exists && data.join(METADATA).exists() {
         return Err(NodeError::new(
@@ -102,7 +128,10 @@ pub(crate) async fn open_keys(
 }
 
 /// What seals the root key, and whether it lies beside the data.
-fn root_store(
+///
+/// # Errors
+/// No passphrase, or a store whose entry cannot be used.
+pub(crate) fn root_store(
     data: &Path,
     is_dev_allowed: bool,
     config: &Config,
@@ -160,6 +189,8 @@ pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig, NodeError> 
             writer_slabs_max: size("buffer_bytes_max", writer_slabs)?,
             ..VolumeConfig::default()
         },
+        volume_paths: config.volumes.iter().flat_map(|volume| volume.paths.clone()).collect(),
+        rebuild_bytes_per_second: config.rebuild_bytes_per_second,
         pool_bytes: size("buffer_bytes_max", config.buffer_bytes_max)?,
         metadata_cache_bytes: size("metadata_cache_bytes", config.metadata_cache_bytes)?,
         inline_bytes_max: config.inline_bytes_max,
@@ -168,6 +199,17 @@ pub(crate) fn engine_config(config: &Config) -> Result<EngineConfig, NodeError> 
             config.dedicated_namespaces_max,
         )?,
         reserve_bytes: config.reserve_bytes,
+        reclaim: ReclaimConfig {
+            enabled: config.reclaim,
+            rate_bytes: config.reclaim_bytes_per_second,
+            waste_percent_max: u8::try_from(config.reclaim_waste_percent)
+                .map_err(|e| NodeError::new("configuration: reclaim_waste_percent", e))?,
+        },
+        scrub: ScrubConfig {
+            period_days: u32::try_from(config.scrub_period_days)
+                .map_err(|e| NodeError::new("configuration: scrub_period_days", e))?,
+            checkpoints: config.metadata_checkpoint_dir.clone(),
+        },
         ..EngineConfig::default()
     })
 }
