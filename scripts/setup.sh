@@ -11,6 +11,8 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/kluis
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/kluis
 # shellcheck disable=SC2034
+FAULTFS=$CARGO_TARGET_DIR/release/faultfs
+# shellcheck disable=SC2034
 ROWS=$CARGO_TARGET_DIR/release/rows
 RUST_CLIENT=$CARGO_TARGET_DIR/clients/release/kluis-client-rust
 VENV=$CACHE/venv
@@ -44,6 +46,9 @@ need_cargo() {
 provides() {
   case $1 in
     clang | make | npm | pkg-config | rclone | restic | s3cmd) has "$1" ;;
+    e2fsprogs) has mkfs.ext4 || [[ -x /usr/sbin/mkfs.ext4 ]] ;;
+    xfsprogs) has mkfs.xfs || [[ -x /usr/sbin/mkfs.xfs ]] ;;
+    fuse3) ((EUID == 0)) || has fusermount3 ;;
     g++) has g++ || has c++ ;;
     libclang-dev) [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' > /dev/null || compgen -G '/usr/lib/*/libclang*.so*' > /dev/null ;;
     nodejs) has node ;;
@@ -94,6 +99,12 @@ need_venv() {
   "$VENV/bin/python3" -m pip install --quiet --disable-pip-version-check -r "$wanted" >&2 \
     || die "pip could not install the Python clients" "check the network, then run this again"
   cp "$wanted" "$VENV/installed.txt"
+}
+
+# need_fuse: what mounting tests/faultfs takes. Root mounts by itself.
+need_fuse() {
+  [[ -e /dev/fuse ]] || die "no /dev/fuse" "load the kernel module fuse, or pass the device into the container"
+  need_packages fuse3
 }
 
 # need_bao: the OpenBao server, a test's peer, into the Python clients' environment.

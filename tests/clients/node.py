@@ -44,14 +44,18 @@ def free_port() -> int:
 class Node:
     """One node and its data directory. The log of every start is appended to one file."""
 
-    def __init__(self, binary: Path, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(
+        self, binary: Path, folder: Path, settings: dict[str, str], data: Path | None = None
+    ) -> None:
         self.binary = binary
-        self.data = folder / "data"
+        self.data = data or folder / "data"
         self.log = folder / "node.log"
         self.settings = settings
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self.data.mkdir(parents=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True)
+        if data is None:
+            self.data.mkdir(mode=0o700)
 
     @property
     def endpoint(self) -> str:
@@ -63,22 +67,27 @@ class Node:
             raise Failure("the node does not run")
         return self.process.pid
 
-    def start(self) -> float:
-        """Starts the node and waits until it is ready; returns how long that took, in seconds."""
+    def launch(self) -> None:
+        """Starts the node and does not wait for it."""
         self.port = free_port()
         command = [
             str(self.binary), "serve", str(self.data), "--dev",
             "--listen", f"127.0.0.1:{self.port}",
         ]
-        begun = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 env=os.environ | self.settings,
             )
-        while not self.is_ready():
-            if self.process.poll() is not None:
-                raise Failure(f"the node ended with {self.process.returncode}:\n{self.tail()}")
+
+    def start(self) -> float:
+        """Starts the node and waits until it is ready; returns how long that took, in seconds."""
+        begun = time.monotonic()
+        self.launch()
+        process = self.process
+        while process is not None and not self.is_ready():
+            if process.poll() is not None:
+                raise Failure(f"the node ended with {process.returncode}:\n{self.tail()}")
             if time.monotonic() - begun > READY_SECONDS_MAX:
                 raise Failure(f"not ready after {READY_SECONDS_MAX} s:\n{self.tail()}")
             time.sleep(0.01)

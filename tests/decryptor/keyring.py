@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from .kluis_v1 import KIND_NODE_SECRET, KIND_TENANT_KEY, DoesNotOpen, Wrapped, encode_context, kdf, mac, open_aead
 
 SLOT_BYTES = 4096
-RECORD_HEAD_BYTES, WRAP_BYTES, CANARY_BYTES = 79, 136, 4 + 136
+RECORD_HEAD_BYTES, WRAP_BYTES, CANARY_BYTES = 79, 136, 4 + 136 + 136
 TYPE_KEY, FLAG_SLOT, FLAG_WRAP = 1, 2, 4
 
 

@@ -21,8 +21,8 @@ const STORAGE_LAYERS: [(&str, &[&str]); 7] = [
     ("types", &["digest", "error", "types"]),
     ("format", &["digest", "error", "format", "types"]),
     ("crypt", &["crypt", "digest", "error", "format", "types"]),
-    ("io", &["error", "io", "types"]),
-    ("blob", &["blob", "error", "format", "io", "types"]),
+    ("io", &["bugs", "error", "format", "io", "types"]),
+    ("blob", &["blob", "bugs", "error", "format", "io", "reached", "types"]),
 ];
 
 /// For a module of storage: the modules that it must never name.

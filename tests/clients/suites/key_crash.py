@@ -2,7 +2,8 @@
 
 Each round starts one verb in a thread, kills the node after a random while, starts it again and
 judges: every object that must read reads as it was written, the key is in a state that the verb can
-leave it in, the verb can be finished, and a key that was destroyed stays so.
+leave it in, the verb can be finished, and a key that was destroyed stays so: its report shows that
+every material was erased and refused, and what lay under it is given up.
 """
 
 from __future__ import annotations
@@ -116,9 +117,17 @@ class Field:
             self.is_gone(key_id, bucket)
 
     def is_gone(self, key_id: str, bucket: str) -> None:
+        """Destroyed, proved, and purged: nothing is left but the report."""
         for size in SIZES:
             reply = self.ledger.ask("GET", bucket, f"size-{size}")
-            expect(reply.status in (400, 404), f"{bucket}: GET answers {reply.status}")
+            equal(reply.status, 404, f"{bucket}: GET of size {size}")
+        report = self.report(key_id)
+        evidence = report["evidence"]
+        equal(report["state"], "Destroyed", f"state in the report of {key_id}")
+        expect(evidence["materials"] > 0, f"no material was erased: {evidence}")
+        equal(evidence["canaries_refused"], evidence["materials"], f"canaries: {evidence}")
+        equal(report["impact"]["objects"], len(SIZES), f"objects before: {report['impact']}")
+        equal(report["purge"]["state"], "completed", f"purge: {report['purge']}")
         try:
             self.owner.kms.enable_key(KeyId=key_id)
         except self.owner.kms.exceptions.ClientError:
@@ -161,7 +170,8 @@ class Field:
         jobs = self.owner.kluis("ListJobs", KeyId=self.key)["Jobs"]
         for job in jobs:
             done = self.owner.finish(job)
-            expect(done["State"] in ("Completed", "Cancelled"), f"after the restart: {done}")
+            equal(done["State"], "Completed", f"after the restart: {done}")
+            equal(done.get("Remaining"), 0, f"verified after the restart: {done}")
         self.judge()
         self.owner.run("StartRewrap", self.key)
         impact = self.owner.kluis("DescribeKeyImpact", KeyId=self.key)
@@ -199,7 +209,8 @@ class Field:
             time.sleep(GRACE_SECONDS)
 
         self.crash_while_destroying(past)
-        settle("destroyed after the restart", lambda: self.has_report(key), GRACE_SECONDS)
+        settle("destroyed after the restart", lambda: self.is_destroyed(key), GRACE_SECONDS)
+        settle("purged after the restart", lambda: self.is_purged(key), GRACE_SECONDS)
         self.is_gone(key, bucket)
         self.destroyed.append((key, bucket))
         # Once destroyed, no further crash brings it back.
@@ -227,8 +238,17 @@ class Field:
         except Exception:
             return
 
-    def has_report(self, key: str) -> bool:
+    def report(self, key: str) -> dict[str, Any]:
+        return dict(self.owner.kluis("GetErasureReport", KeyId=key)["Report"])
+
+    def is_destroyed(self, key: str) -> bool:
         try:
-            return bool(self.owner.kluis("GetErasureReport", KeyId=key)["Report"])
+            report = self.report(key)
         except Refused:
             return False
+        return "evidence" in report and report["state"] == "Destroyed"
+
+    def is_purged(self, key: str) -> bool:
+        state = str(self.report(key).get("purge", {}).get("state"))
+        expect(state not in ("failed", "cancelled"), f"the purge of {key} is {state}")
+        return state == "completed"

@@ -185,9 +185,14 @@ class Life:
             expect(under.get(2, 0) > 0, f"no bucket key under material 2: {impact}")
             expect(impact["Objects"] >= len(self.stored) - 3, f"objects: {impact}")
         self.reads("after rewrap")
-        with self.report.case("deep rewrap and re-encryption complete"):
-            owner.run("StartRewrap", self.key, Deep=True)
-            owner.run("StartReencrypt", self.key)
+        with self.report.case("deep rewrap and re-encryption do all there is, and complete"):
+            impact = owner.kluis("DescribeKeyImpact", KeyId=self.key)
+            deep = owner.run("StartRewrap", self.key, Deep=True)
+            expect(deep["Done"] > 0, f"nothing was bound anew: {deep}")
+            anew = owner.run("StartReencrypt", self.key)
+            equal(anew["Done"], impact["Objects"], f"objects encrypted anew: {anew}")
+            equal(anew["Bytes"], impact["Bytes"], f"bytes encrypted anew: {anew}")
+            equal((deep["Remaining"], anew["Remaining"]), (0, 0), "found by the verifying scans")
         self.reads("after re-encryption")
         with self.report.case("the first material is retired, by force for ciphertexts outside"):
             refused("ConflictException",

@@ -2,9 +2,10 @@
 
 Canaries: a customer's plaintext, an SSE-C key, key material that a tenant imported, a data key that
 was generated, an access key's secret. Key material may stand in locked memory only, which no reader
-of the process's memory and no core file gets. Plaintext and what clients send of their own may
-stand in buffers of a request, and are counted by region: a figure, not a promise of this release
-(docs/THREATS.md). Nothing of it may stand in a file.
+of the process's memory and no core file gets. What clients sent and got of their own is gone once
+their requests are over, but for what a buffer that is kept still holds: less than a chunk of
+plaintext. An access key's secret stands where signatures are verified: a figure. Nothing of it may
+stand in a file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from ..canaries import Canaries, Scan, scan_memory
@@ -30,6 +32,9 @@ DATA_KEY = "a generated data key"
 PLAIN = "plaintext of an object"
 SSE_C = "an SSE-C key"
 SECRET = "the secret of an access key"
+WORD = 40
+CHUNK = 64 * KIB
+SETTLE_SECONDS = 2.0
 
 
 def run(job: Job) -> None:
@@ -39,6 +44,8 @@ def run(job: Job) -> None:
     canaries = Canaries()
     canaries.plant(SECRET, tenant.secret_access_key.encode())
     key = use(job, node, tenant, canaries)
+    # The node's side of the last connection is closed a moment after the client's.
+    time.sleep(SETTLE_SECONDS)
     running(job, node, canaries, "running")
     owner = Owner(node, tenant, job.path("owner"))
     owner.kms.disable_key(KeyId=key)
@@ -61,7 +68,7 @@ def use(job: Job, node: Node, tenant: Tenant, canaries: Canaries) -> str:
     owner.kms.decrypt(CiphertextBlob=made["CiphertextBlob"])
     ledger.create_bucket("memory")
     owner.use_by_default("memory", key)
-    word = canaries.plant(PLAIN, secrets.token_bytes(40), encoded=False)
+    word = canaries.plant(PLAIN, secrets.token_bytes(WORD), encoded=False)
     for size in (1 * KIB, 100 * KIB, 6 * MIB):
         ledger.put("memory", f"size-{size}", word * (size // len(word)))
         ledger.get("memory", f"size-{size}")
@@ -91,6 +98,12 @@ def running(job: Job, node: Node, canaries: Canaries, when: str) -> None:
     with job.report.case(f"{when}: no key material in memory that can be read"):
         for form in ("", ", in hex", ", in base64"):
             expect(seen.of(MATERIAL + form) == 0, f"{MATERIAL}{form}: {seen.hits}")
+    with job.report.case(f"{when}: nothing in memory of a client's key or a data key given out"):
+        for name in (SSE_C, DATA_KEY):
+            for form in ("", ", in hex", ", in base64"):
+                expect(seen.of(name + form) == 0, f"{name}{form}: {seen.hits}")
+    with job.report.case(f"{when}: less than a chunk of plaintext of requests that are over"):
+        expect(seen.of(PLAIN) * WORD < CHUNK, f"{seen.of(PLAIN)} times: {seen.hits}")
 
 
 def core(job: Job, node: Node, canaries: Canaries) -> None:
