@@ -152,6 +152,14 @@ build() {
     || die "the build failed" "read the lines above"
 }
 
+# build_for_tests: the node and the programs that judge it. The file system is built apart from the
+# node: cargo gives crates that both use the features that either asks for, so that together they
+# would make another node than scripts/serve does, and scripts/serve would build once more.
+build_for_tests() {
+  build kluis-server kluis-tests
+  build kluis-faultfs
+}
+
 # build_rust_client: the Rust SDKs, in a workspace of their own.
 build_rust_client() {
   [[ -x $RUST_CLIENT ]] || say "building the Rust clients; the first time this takes some minutes"
