@@ -12,14 +12,18 @@
 //! - The content is pinned: a delete meanwhile takes the name, not the bytes under the reader.
 
 use std::collections::VecDeque;
+use std::future::Future as _;
 use std::ops::Range;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, MaybeDone, maybe_done};
 use kluis_kms::{ContentScope, CustomerKey, KeyUse, Purpose, UnwrapPermit};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
@@ -32,7 +36,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Binding, ContentKey, Held, Opened, open_heading, open_manifest, validators};
 use crate::namespace::{Table, TenantNs};
 use crate::reached::sometimes;
-use crate::release::Pin;
+use crate::release::ContentPin;
 use crate::requests::{GetReply, GetRequest};
 use crate::rows::{ContentRow, Manifest};
 use crate::scrub::DamageKind;
@@ -42,8 +46,11 @@ use crate::types::{
 };
 
 /// Chunks fetched and decrypted in one step: one read of at most 256 KiB and 64 bytes. What a GET
-/// holds of plaintext is this, and as much again when it reads ahead.
+/// holds of plaintext is this, and of ciphertext [`AHEAD_MAX`] times as much.
 pub(crate) const STEP_CHUNKS: u64 = 4;
+/// Steps of one GET whose ciphertext is read or being read at one time, the one that is waited for
+/// among them: while one is decrypted and sent, the disk works on the others.
+const AHEAD_MAX: usize = 3;
 /// Tries to open an object that is replaced while it is being opened.
 const OPEN_TRIES_MAX: usize = 16;
 /// Tries to read an extent that is moved while it is being read. A move takes as long as many
@@ -66,7 +73,7 @@ struct Source {
     content: ContentId,
     inline: bool,
     key: ContentKey,
-    _pin: Pin,
+    _pin: ContentPin,
 }
 
 impl Engine {
@@ -135,7 +142,7 @@ impl Inner {
             let opened =
                 self.open_row(&ns, purpose, bucket, (object_key, &held.row), KeyUse::Read).await?;
             request.conditions.check_read(&validators(&held.row, &opened.attributes))?;
-            let pin = Pin::new(Arc::clone(self), held.row.content);
+            let pin = ContentPin::new(Arc::clone(self), held.row.content);
             let content = ns.get(Table::Contents, &[held.row.content.as_bytes()]).await?;
             let Some(content) = content else {
                 if seen.replace(held.bytes.clone()) == Some(held.bytes) {
@@ -263,23 +270,38 @@ struct Step {
     wanted: Range<u64>,
 }
 
-/// A step under way, with the read-ahead allowance it took.
-type Ahead = (Running, Option<OwnedSemaphorePermit>);
+/// The ciphertext of a step.
+enum Sealed {
+    Inline(Bytes),
+    Extent { id: ExtentId, location: Location, chunks: Range<u32>, read: ChunkRead },
+}
 
-/// A step under way; it gives its source back.
-type Running = JoinHandle<(Box<Source>, Result<Bytes>)>;
+/// A read of ciphertext that was begun. It goes on while nobody asks for it.
+struct Ahead {
+    step: Step,
+    /// Locked by nobody: a body is `Sync`, and a mutex makes a future that.
+    fetching: Mutex<Fetching>,
+    /// What it took of the node's allowance; the step that is waited for takes nothing.
+    _allowance: Option<OwnedSemaphorePermit>,
+}
+
+type Fetching = MaybeDone<BoxFuture<'static, Result<Sealed>>>;
+
+impl Ahead {
+    fn fetching(&mut self) -> Pin<&mut Fetching> {
+        Pin::new(self.fetching.get_mut().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// The plaintext of an object, in order.
 ///
 /// Dropping it abandons outstanding reads (their buffers stay with the disk until they are done)
 /// and wipes the stream keys.
 pub struct ObjectReader {
-    source: Option<Box<Source>>,
-    permit: Arc<UnwrapPermit>,
-    inner: Arc<Inner>,
+    source: Arc<Source>,
     slices: VecDeque<Slice>,
     current: Option<Current>,
-    ahead: Option<Ahead>,
+    ahead: VecDeque<Ahead>,
     ready: Option<Bytes>,
     /// The request's, for what is logged while its body is read.
     span: tracing::Span,
@@ -307,12 +329,10 @@ impl ObjectReader {
             start = end;
         }
         Self {
-            permit: Arc::clone(&source.permit),
-            inner: Arc::clone(&source.inner),
-            source: Some(Box::new(source)),
+            source: Arc::new(source),
             slices,
             current: None,
-            ahead: None,
+            ahead: VecDeque::new(),
             ready: None,
             span: tracing::Span::current(),
         }
@@ -328,56 +348,56 @@ impl ObjectReader {
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let bytes = match self.ready.take() {
             Some(ready) => Some(ready),
-            None => self.fetch().await?,
+            None => self.advance().await?,
         };
-        // What was decrypted ahead leaves only while the gate is open.
-        drop(self.permit.enter()?);
+        // What was decrypted before it was asked for leaves only while the gate is open.
+        drop(self.source.permit.enter()?);
         Ok(bytes.filter(|bytes| !bytes.is_empty()))
     }
 
-    /// Fetches the first step, so that its failure is told before anything is answered.
+    /// Opens the first step, so that its failure is told before anything is answered.
     async fn prime(&mut self) -> Result<()> {
-        self.ready = self.fetch().await?;
+        self.ready = self.advance().await?;
         Ok(())
     }
 
-    async fn fetch(&mut self) -> Result<Option<Bytes>> {
-        let (task, allowance) = match self.ahead.take() {
-            Some(ahead) => ahead,
-            None => match self.start()? {
-                Some(task) => (task, None),
-                None => return Ok(None),
-            },
-        };
-        let (source, outcome) = task.await.map_err(|died| {
-            Error::new(ErrorKind::Unavailable, "read chunks of an object").with_source(died)
-        })?;
-        drop(allowance);
-        self.source = Some(source);
-        let bytes = outcome?;
-        self.read_ahead()?;
-        Ok(Some(bytes))
-    }
-
-    /// Starts the next step if the node has memory to spare for it.
-    fn read_ahead(&mut self) -> Result<()> {
-        let Ok(allowance) = Arc::clone(&self.inner.read_ahead).try_acquire_owned() else {
-            return Ok(());
-        };
-        self.ahead = self.start()?.map(|task| (task, Some(allowance)));
-        Ok(())
-    }
-
-    fn start(&mut self) -> Result<Option<Running>> {
-        let Some(step) = self.step()? else {
+    /// Opens the next step. The reads of those after it go on meanwhile.
+    async fn advance(&mut self) -> Result<Option<Bytes>> {
+        if self.ahead.is_empty() {
+            self.read_ahead()?;
+        }
+        let Some(next) = self.ahead.front_mut() else {
             return Ok(None);
         };
-        let source = self.source.take().expect("one step runs at a time");
-        let reading = async move {
-            let outcome = source.read(&step).await;
-            (source, outcome)
-        };
-        Ok(Some(tokio::spawn(reading.instrument(self.span.clone()))))
+        next.fetching().await;
+        let sealed = next.fetching().take_output().expect("it was waited for");
+        let step = self.ahead.pop_front().map(|next| next.step).expect("it is the first");
+        // The disk works on the next ones while this one is decrypted.
+        self.read_ahead()?;
+        let span = self.span.clone();
+        self.source.open(&step, sealed?).instrument(span).await.map(Some)
+    }
+
+    /// Begins the reads of the next steps: of one in any case, of more if the node has memory to
+    /// spare for them.
+    fn read_ahead(&mut self) -> Result<()> {
+        while self.ahead.len() < AHEAD_MAX {
+            let allowance = Arc::clone(&self.source.inner.read_ahead).try_acquire_owned().ok();
+            if allowance.is_none() && !self.ahead.is_empty() {
+                break;
+            }
+            let Some(step) = self.step()? else { break };
+            let source = Arc::clone(&self.source);
+            let (stream, chunks) = (step.stream, step.chunks.clone());
+            let fetching = async move { source.fetch(stream, chunks).await };
+            let fetching = maybe_done(fetching.instrument(self.span.clone()).boxed());
+            let mut ahead =
+                Ahead { step, fetching: Mutex::new(fetching), _allowance: allowance };
+            // Nobody waits for it yet: who does is woken instead.
+            let _ = ahead.fetching().poll(&mut Context::from_waker(Waker::noop()));
+            self.ahead.push_back(ahead);
+        }
+        Ok(())
     }
 
     /// The next step of the plan.
@@ -386,7 +406,7 @@ impl ObjectReader {
             let Some(slice) = self.slices.pop_front() else {
                 return Ok(None);
             };
-            let key = &self.source.as_ref().expect("no step is running").key;
+            let key = &self.source.key;
             let stream_key = key.data_key.stream_key(&key.scope, slice.stream.as_bytes())?;
             let decryptor = Arc::new(ChunkDecryptor::new(stream_key, slice.size));
             let position = slice.wanted.start;
@@ -414,43 +434,53 @@ impl ObjectReader {
 }
 
 impl Source {
-    /// Reads, verifies and decrypts one step.
-    async fn read(&self, step: &Step) -> Result<Bytes> {
+    /// Reads the ciphertext of chunks of one extent.
+    async fn fetch(&self, stream: StreamId, chunks: Range<u64>) -> Result<Sealed> {
+        if self.inline {
+            let row = self.ns.get(Table::Inline, &[self.content.as_bytes()]).await?;
+            return row.map(Sealed::Inline).ok_or_else(replaced);
+        }
+        let number = u32::try_from(chunks.start / EXTENT_CHUNKS)
+            .map_err(|_| Error::new(ErrorKind::Tampered, "number an extent"))?;
+        let id = ExtentId { ns: self.ns.ns(), stream, number };
+        let base = u64::from(number) * EXTENT_CHUNKS;
+        let index = |chunk: u64| u32::try_from(chunk - base).expect("at most 64 chunks an extent");
+        let chunks = index(chunks.start)..index(chunks.end);
+        let (location, read) = self.locate(id, chunks.clone()).await?;
+        Ok(Sealed::Extent { id, location, chunks, read })
+    }
+
+    /// Verifies and decrypts one step.
+    async fn open(&self, step: &Step, sealed: Sealed) -> Result<Bytes> {
         let first = step.chunks.start * CHUNK_BYTES;
         let end = (step.chunks.end * CHUNK_BYTES).min(step.size);
         let mut plain = Zeroizing::new(vec![0; within(end - first)]);
-        if self.inline {
-            let row = self.ns.get(Table::Inline, &[self.content.as_bytes()]).await?;
-            let sealed = row.ok_or_else(replaced)?;
-            if sealed.len() as u64 != step.size + TAG_BYTES {
-                return Err(Error::new(ErrorKind::Tampered, "compare an inline body's length"));
+        match sealed {
+            Sealed::Inline(sealed) => {
+                if sealed.len() as u64 != step.size + TAG_BYTES {
+                    return Err(Error::new(
+                        ErrorKind::Tampered,
+                        "compare an inline body's length",
+                    ));
+                }
+                step.decryptor.decrypt(&self.permit, 0, &sealed, &mut plain)?;
             }
-            step.decryptor.decrypt(&self.permit, 0, &sealed, &mut plain)?;
-        } else {
-            self.read_extent(step, &mut plain).await?;
+            Sealed::Extent { id, location, chunks, read } => {
+                if let Err((error, chunk)) = self.decrypt(step, read, &mut plain) {
+                    // Before another copy is tried: that puts this one right.
+                    let error = self.classify(error, id, &location, chunk).await;
+                    let place = (&location, chunks);
+                    if !self.read_other_copies(step, id, place, &mut plain).await? {
+                        return Err(error);
+                    }
+                }
+            }
         }
         let mut wanted = within(step.wanted.start - first)..within(step.wanted.end - first);
         if seeded(Bug::WrongRange) {
             wanted = 0..wanted.len();
         }
         Ok(Bytes::from_owner(Plain(plain)).slice(wanted))
-    }
-
-    async fn read_extent(&self, step: &Step, plain: &mut [u8]) -> Result<()> {
-        let number = u32::try_from(step.chunks.start / EXTENT_CHUNKS)
-            .map_err(|_| Error::new(ErrorKind::Tampered, "number an extent"))?;
-        let id = ExtentId { ns: self.ns.ns(), stream: step.stream, number };
-        let base = u64::from(number) * EXTENT_CHUNKS;
-        let index = |chunk: u64| u32::try_from(chunk - base).expect("at most 64 chunks an extent");
-        let chunks = index(step.chunks.start)..index(step.chunks.end);
-        let (location, read) = self.locate(id, chunks.clone()).await?;
-        let Err((error, chunk)) = self.decrypt(step, read, plain) else {
-            return Ok(());
-        };
-        // Before another copy is tried: that puts this one right.
-        let error = self.classify(error, id, &location, chunk).await;
-        let is_read = self.read_other_copies(step, id, (&location, chunks), plain).await?;
-        if is_read { Ok(()) } else { Err(error) }
     }
 
     /// Tries every copy of its own, where there are several; whether one verified.

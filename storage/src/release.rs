@@ -56,12 +56,12 @@ impl Pins {
 }
 
 /// One reader's hold on a content.
-pub(crate) struct Pin {
+pub(crate) struct ContentPin {
     inner: Arc<Inner>,
     content: ContentId,
 }
 
-impl Pin {
+impl ContentPin {
     /// Pins `content` until dropped.
     pub(crate) fn new(inner: Arc<Inner>, content: ContentId) -> Self {
         *inner.pins.counts().entry(content).or_default() += 1;
@@ -69,7 +69,7 @@ impl Pin {
     }
 }
 
-impl Drop for Pin {
+impl Drop for ContentPin {
     fn drop(&mut self) {
         let mut counts = self.inner.pins.counts();
         if let Some(count) = counts.get_mut(&self.content) {

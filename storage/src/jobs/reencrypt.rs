@@ -33,7 +33,7 @@ use crate::index::{ContentKey, Held};
 use crate::meta::Change;
 use crate::namespace::Table;
 use crate::put::{publish_stream, seal_manifest};
-use crate::release::{Pin, queue_row};
+use crate::release::{ContentPin, queue_row};
 use crate::requests::GetRequest;
 use crate::rows::{Manifest, ObjectRow, StreamRef};
 use crate::stream::{StreamPlan, WrittenStream};
@@ -57,7 +57,7 @@ struct NewContent {
     /// Queue rows of streams that are published already.
     queued: Vec<crate::meta::RowKey>,
     /// Keeps the release queue from them.
-    _pin: Pin,
+    _pin: ContentPin,
 }
 
 impl Inner {
@@ -194,7 +194,7 @@ impl Inner {
             streams: Vec::new(),
             whole: None,
             queued: Vec::new(),
-            _pin: Pin::new(Arc::clone(self), id),
+            _pin: ContentPin::new(Arc::clone(self), id),
         };
         for part in old.streams {
             self.admit(part.size)?;
