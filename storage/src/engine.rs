@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::{BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, MirrorStatus};
 use crate::jobs::Jobs;
 use crate::meta::MetaStore;
+use crate::meta::cached::CachedMeta;
 use crate::meta::rocks::{RocksMeta, RocksSettings};
 use crate::namespace::{MetaReader, blocking};
 use crate::reclaim::{Reclaim, ReclaimConfig, ReclaimStats};
@@ -93,6 +94,9 @@ impl Default for EngineConfig {
 
 /// The largest `inline_bytes_max`: beyond it one flush less does not make up for compaction.
 const INLINE_BYTES_LIMIT: u64 = 32 << 10;
+/// The share of the metadata cache that single rows take; the rest is blocks and memtables. A row
+/// takes a tenth of the block that it lies in.
+const ROW_CACHE_DIVISOR: usize = 4;
 /// The name of the lock file.
 pub(crate) const LOCK: &str = "LOCK";
 /// The directory of the metadata.
@@ -357,8 +361,11 @@ async fn break_ground(dir: &Path, config: &EngineConfig, env: &Env) -> Result<Gr
     let store: Arc<dyn MetaStore> = blocking(move || {
         // A store that finds no space to recover in does not open at all.
         tended.tend_ballast(false);
-        let settings = RocksSettings { pooled, cache_bytes, create: is_new };
-        Ok(Arc::new(RocksMeta::open(&meta_dir, settings)?))
+        let row_bytes = cache_bytes / ROW_CACHE_DIVISOR;
+        let settings =
+            RocksSettings { pooled, cache_bytes: cache_bytes - row_bytes, create: is_new };
+        let store = RocksMeta::open(&meta_dir, settings)?;
+        Ok(Arc::new(CachedMeta::new(Arc::new(store), row_bytes)))
     })
     .await?;
     let pool = BufPool::new(config.pool_bytes, true).map_err(|e| starting("the pool", e))?;

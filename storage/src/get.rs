@@ -391,8 +391,7 @@ impl ObjectReader {
             let (stream, chunks) = (step.stream, step.chunks.clone());
             let fetching = async move { source.fetch(stream, chunks).await };
             let fetching = maybe_done(fetching.instrument(self.span.clone()).boxed());
-            let mut ahead =
-                Ahead { step, fetching: Mutex::new(fetching), _allowance: allowance };
+            let mut ahead = Ahead { step, fetching: Mutex::new(fetching), _allowance: allowance };
             // Nobody waits for it yet: who does is woken instead.
             let _ = ahead.fetching().poll(&mut Context::from_waker(Waker::noop()));
             self.ahead.push_back(ahead);
@@ -458,10 +457,7 @@ impl Source {
         match sealed {
             Sealed::Inline(sealed) => {
                 if sealed.len() as u64 != step.size + TAG_BYTES {
-                    return Err(Error::new(
-                        ErrorKind::Tampered,
-                        "compare an inline body's length",
-                    ));
+                    return Err(Error::new(ErrorKind::Tampered, "compare an inline body's length"));
                 }
                 step.decryptor.decrypt(&self.permit, 0, &sealed, &mut plain)?;
             }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::NsId;
 
+pub(crate) mod cached;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod memory;
 pub(crate) mod rocks;

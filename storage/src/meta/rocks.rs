@@ -33,9 +33,6 @@ type Db = DBWithThreadMode<MultiThreaded>;
 const NS_BYTES: usize = 16;
 /// The share of the cache that memtables may take: half, so that reads keep the other half.
 const MEMTABLE_DIVISOR: usize = 2;
-/// The share of the cache that single rows take: a row in it is found without a look at index,
-/// filter and block, and a row takes a tenth of its block.
-const ROW_DIVISOR: usize = 4;
 /// What a memtable takes from memory at a time. RocksDB's own choice, an eighth of a memtable,
 /// would cost 147 MiB when each of 275 families holds one row.
 const ARENA_BLOCK_BYTES: usize = 64 << 10;
@@ -75,7 +72,6 @@ pub(crate) struct RocksSettings {
 /// What all families share.
 struct Settings {
     cache: Cache,
-    rows: Cache,
     memtables: WriteBufferManager,
 }
 
@@ -87,15 +83,13 @@ impl RocksMeta {
     /// [`ErrorKind::Unavailable`]: another process holds its lock.
     pub(crate) fn open(dir: &Path, asked: RocksSettings) -> Result<Self> {
         let RocksSettings { pooled, cache_bytes, create } = asked;
-        let rows = Cache::new_lru_cache(cache_bytes / ROW_DIVISOR);
-        let cache_bytes = cache_bytes - cache_bytes / ROW_DIVISOR;
         let cache = Cache::new_lru_cache(cache_bytes);
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
             cache_bytes / MEMTABLE_DIVISOR,
             false,
             cache.clone(),
         );
-        let settings = Settings { cache, rows, memtables };
+        let settings = Settings { cache, memtables };
         let mut options = settings.database();
         options.create_if_missing(create);
         let mut names = if create && !dir.join("CURRENT").exists() {
@@ -282,7 +276,6 @@ impl Settings {
         options.set_enable_pipelined_write(false);
         options.set_max_total_wal_size(WAL_BYTES_MAX);
         options.set_write_buffer_manager(&self.memtables);
-        options.set_row_cache(&self.rows);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_max_background_jobs(2);
         options.set_log_level(LogLevel::Warn); // the log must not grow with load, nor name rows
@@ -309,7 +302,6 @@ impl Settings {
         if name.starts_with("ns") {
             options.set_prefix_extractor(SliceTransform::create_fixed_prefix(NS_BYTES));
             options.set_enable_blob_files(true);
-            options.set_blob_cache(&self.cache); // else every inline body is read from its file
             options.set_min_blob_size(BLOB_VALUE_BYTES_MIN);
             options.set_enable_blob_gc(true);
             options.set_blob_gc_age_cutoff(0.25);
