@@ -160,6 +160,18 @@ build_for_tests() {
   build kluis-faultfs
 }
 
+# with_rocksdb COMMAND…: runs it with the RocksDB of the release build, so that the profile `checked`
+# need not compile its C++ once more.
+with_rocksdb() {
+  local libraries
+  libraries=$(compgen -G "$CARGO_TARGET_DIR/release/build/librocksdb-sys-*/out/librocksdb.a" | head -n 1) || true
+  if [[ -n $libraries && -z ${ROCKSDB_LIB_DIR:-} ]]; then
+    ROCKSDB_LIB_DIR=$(dirname "$libraries") ROCKSDB_STATIC=1 "$@"
+  else
+    "$@"
+  fi
+}
+
 # build_rust_client: the Rust SDKs, in a workspace of their own.
 build_rust_client() {
   [[ -x $RUST_CLIENT ]] || say "building the Rust clients; the first time this takes some minutes"
