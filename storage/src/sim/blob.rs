@@ -249,7 +249,7 @@ impl Hand {
                     self.judge.violation(format!("extent {number} reads as another: {known:?}"));
                 }
             }
-            Err(error) if known.freed && error.kind() == ErrorKind::Corrupt => {
+            Err(error) if known.freed && error.kind() == ErrorKind::Moved => {
                 sometimes("sim: a location of an earlier use was refused");
             }
             Err(error) => {
