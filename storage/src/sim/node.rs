@@ -307,6 +307,7 @@ impl<'a> Node<'a> {
                 match engine.close().await {
                     Ok(()) => {
                         sometimes("sim: a node was closed in order");
+                        self.reopen_meta();
                         return;
                     }
                     Err(_) if fenced => sometimes("sim: a fenced node was closed"),
@@ -320,6 +321,15 @@ impl<'a> Node<'a> {
 
     fn closing(&self, error: &Error) {
         self.judge.of_change("close", error);
+    }
+
+    /// A write that failed is in the log or not: the next start sees which, and no later one.
+    fn reopen_meta(&mut self) {
+        if self.meta.has_failed() {
+            sometimes("sim: a metadata write failed");
+            let keep_failed = self.random.coin();
+            self.meta = Arc::new(self.meta.crash(keep_failed));
+        }
     }
 
     /// Cuts the power.

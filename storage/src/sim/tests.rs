@@ -66,3 +66,32 @@ fn a_full_disk_does_not_hold_up_the_watermark() {
     assert_eq!(outcome.violation, None);
     assert_eq!(outcome.states.get("sim: lost metadata was noticed"), Some(&1));
 }
+
+/// Seed 873 of node-fault: a node whose log had failed closed in order, and the simulated log brought
+/// the failed write back at a later crash, over what had been written since.
+#[test]
+fn a_failed_write_comes_back_at_the_next_start_or_never() {
+    use plan::{Ending, Fault, Life, Op};
+    let life = |faults, ending| Life {
+        clients: vec![Vec::new(), vec![Op::Count]],
+        faults,
+        faulty_start: false,
+        ending,
+    };
+    for seed in 0..40 {
+        let plan = Plan {
+            seed,
+            segment_bytes: 384 << 10,
+            inline_bytes_max: 64,
+            segments_max: None,
+            prewrite: false,
+            lives: vec![
+                life(vec![Fault::Meta { after: 1 }], Ending::Close),
+                life(Vec::new(), Ending::Idle(crate::io::sim::SimCrash::Mixed)),
+            ],
+        };
+        let outcome = judged(|shared| node::run(&plan, shared));
+        assert_eq!(outcome.violation, None, "{seed}");
+        assert!(outcome.states.contains_key("sim: a metadata write failed"), "{seed}");
+    }
+}
