@@ -19,6 +19,8 @@ pub(crate) enum Bug {
     ForgetFence,
     /// Open readers do not hold off the release of what they read.
     ForgetPins,
+    /// A record that a power loss tore is taken for whole.
+    IgnoreTornTail,
     /// Metadata that lost synced rows is served.
     IgnoreWatermark,
     /// A location is followed into another use of its segment.
@@ -59,12 +61,13 @@ pub(crate) fn seeded(bug: Bug) -> bool {
 
 /// Every bug by its name.
 #[cfg(feature = "bugs")]
-pub(crate) const ALL: [(&str, Bug); 13] = [
+pub(crate) const ALL: [(&str, Bug); 14] = [
     ("ack-before-sync", Bug::AckBeforeSync),
     ("conditions-ignored", Bug::ConditionsIgnored),
     ("flush-counts-too-much", Bug::FlushCountsTooMuch),
     ("forget-fence", Bug::ForgetFence),
     ("forget-pins", Bug::ForgetPins),
+    ("ignore-torn-tail", Bug::IgnoreTornTail),
     ("ignore-watermark", Bug::IgnoreWatermark),
     ("no-incarnation-check", Bug::NoIncarnationCheck),
     ("publish-before-flush", Bug::PublishBeforeFlush),

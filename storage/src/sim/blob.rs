@@ -72,7 +72,7 @@ impl BlobPlan {
 
 fn op(draw: &mut Draw, size_max: u64) -> BlobOp {
     let random = &mut draw.random;
-    let size = match random.below(8) {
+    let size = match random.below(16) {
         0 => pick(random, &[0, 1, 4_000, 65_535, 65_536, 65_537]),
         1 => random.below(size_max),
         _ => random.below(3_000),

@@ -3,18 +3,20 @@
 //! Owns: the meaning of each [`Op`]. Knows nothing of: disks, faults, restarts.
 //!
 //! Invariants
-//! - A client changes only names of its own, one after the other, and a counter that it shares.
+//! - A client changes only names of its own, each one change at a time, and a counter that it
+//!   shares.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use kluis_kms::Purpose;
 
 use super::env::SimEnv;
 use super::judge::{Judge, Verdict};
-use super::model::{Client, Model, Slot, Upload, Value};
-use super::plan::{Guard, Op};
+use super::model::{Client, Model, Piece, Seen, Slot, Upload, Value};
+use super::plan::{Guard, KEYS, Op};
 use crate::body::BytesBody;
 use crate::digest::ChecksumAlgorithm;
 use crate::engine::Engine;
@@ -22,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::reached::sometimes;
 use crate::requests::{
     CompleteUpload, CompletedPart, CopyRequest, CreateUpload, DeleteRequest, GetReply, GetRequest,
-    ListEntry, ListRequest, PutRequest, UploadPart,
+    ListEntry, ListRequest, PartReceipt, PutRequest, UploadPart, UploadPartCopy,
 };
 use crate::types::{
     BucketInfo, Conditions, ETag, ETagMatch, ObjectHeaders, ObjectKey, PART_BYTES_MIN, RangeSpec,
@@ -32,11 +34,14 @@ use crate::types::{
 /// The name of the counter, beside every client's own.
 const COUNTER: &str = "counter";
 
+/// The one tag of an object.
+const TAG: &str = "n";
+
 /// Bytes of an object that is read slowly: more than two steps of a reader.
 const SLOW_BYTES: u64 = 600_000;
 
-/// What a read found: bytes and ETag, or nothing.
-type Found = Option<(Vec<u8>, String)>;
+/// What a read found, or nothing.
+type Found = Option<Seen>;
 
 /// See the module.
 #[derive(Clone)]
@@ -79,6 +84,10 @@ impl Hand {
             Op::Part { number, size } => self.part(number, size).await,
             Op::Complete => self.complete().await,
             Op::Abort => self.abort().await,
+            Op::PartCopy { number, from } => self.part_copy(number, from).await,
+            Op::DeleteAll => drop(join_all((0..KEYS).map(|key| self.delete(key))).await),
+            Op::Tag { key } => self.tag(key).await,
+            Op::Reclaim => self.reclaim().await,
             Op::Slow { key } => self.slow(key).await,
             Op::Rest { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
             Op::Jump { ms } => self.env.jump(ms),
@@ -116,6 +125,7 @@ impl Hand {
         let keys: Vec<u8> = self.with_client(|client| client.slots.keys().copied().collect());
         for key in keys {
             self.get(key).await;
+            self.check_tag(key).await;
         }
         self.list().await;
         let least = self.model().counter(self.tenant).least();
@@ -150,24 +160,20 @@ impl Hand {
         };
         let mut bytes = Vec::new();
         rest_of(&mut reply, &mut bytes).await?;
-        Ok(Some((bytes, reply.info.etag.as_str().to_owned())))
+        Ok(Some(Seen { bytes, etag: reply.info.etag.as_str().to_owned(), tag: None }))
     }
 
     async fn get(&self, key: u8) {
         let during = self.during("get", key);
         match self.read(self.name(key).as_str(), None).await {
             Ok(found) => {
-                let size = found.as_ref().map_or(u64::MAX, |(bytes, _)| bytes.len() as u64);
+                let size = found.as_ref().map_or(u64::MAX, |seen| seen.bytes.len() as u64);
                 self.judge.note(&[size]);
-                let (bytes, etag) = match &found {
-                    Some((bytes, etag)) => (Some(bytes.as_slice()), Some(etag.as_str())),
-                    None => (None, None),
-                };
                 let silent = self.judge.is_silent();
                 let fits = self.with_slot(key, |slot| {
                     // What a life that goes on shows of a change without an answer may not last.
                     let mut seen = slot.clone();
-                    let fits = seen.observe(bytes, etag);
+                    let fits = seen.observe(found.as_ref());
                     if fits && slot.maybe.is_none() {
                         *slot = seen;
                     }
@@ -175,9 +181,7 @@ impl Hand {
                 });
                 if !fits {
                     let states = self.with_slot(key, |slot| format!("{slot:?}"));
-                    let found = bytes.map(<[u8]>::len);
-                    self.judge
-                        .violation(format!("{during}: wrong bytes, {found:?} of them; {states}"));
+                    self.judge.violation(format!("{during}: wrong, {size} bytes; {states}"));
                 }
                 if silent && !fits {
                     sometimes("sim: silent damage was served");
@@ -199,12 +203,12 @@ impl Hand {
             open.map(|(key, _)| *key).collect()
         });
         for key in open {
-            let Ok(found) = self.read(self.name(key).as_str(), None).await else { continue };
-            let (bytes, etag) = match &found {
-                Some((bytes, etag)) => (Some(bytes.as_slice()), Some(etag.as_str())),
-                None => (None, None),
-            };
-            if !self.with_slot(key, |slot| slot.observe(bytes, etag)) {
+            let Ok(mut found) = self.read(self.name(key).as_str(), None).await else { continue };
+            if let Some(seen) = &mut found {
+                let Ok(tag) = self.read_tag(key).await else { continue };
+                seen.tag = Some(tag);
+            }
+            if !self.with_slot(key, |slot| slot.observe(found.as_ref())) {
                 let states = self.with_slot(key, |slot| format!("{slot:?}"));
                 let during = self.during("settle", key);
                 self.judge.violation(format!("{during}: neither before nor after; {states}"));
@@ -225,9 +229,9 @@ impl Hand {
         let spec = RangeSpec::From { first, last: Some(last) };
         let during = self.during("range of", key);
         match self.read(self.name(key).as_str(), Some(spec)).await {
-            Ok(Some((found, _))) => {
-                self.judge.note(&[found.len() as u64]);
-                if bytes.get(wanted) != Some(found.as_slice()) {
+            Ok(Some(found)) => {
+                self.judge.note(&[found.bytes.len() as u64]);
+                if bytes.get(wanted) != Some(found.bytes.as_slice()) {
                     self.judge.violation(format!("{during}: wrong bytes of {first}..={last}"));
                 }
             }
@@ -411,7 +415,7 @@ impl Hand {
     fn counted(&self, found: &Found, least: u64) -> Option<u64> {
         let text = found
             .as_ref()
-            .map_or("0", |(bytes, _)| std::str::from_utf8(bytes).unwrap_or("not a number"));
+            .map_or("0", |seen| std::str::from_utf8(&seen.bytes).unwrap_or("not a number"));
         let number = text.parse::<u64>().ok();
         let fits = number.is_some_and(|number| {
             number >= least && self.model().counter(self.tenant).may_hold(number)
@@ -434,8 +438,8 @@ impl Hand {
         let Some(number) = self.counted(&found, least) else { return };
         let next = number + 1;
         let conditions = match found {
-            Some((_, etag)) => {
-                let if_match = Some(ETagMatch::OneOf(vec![ETag::new(etag)]));
+            Some(seen) => {
+                let if_match = Some(ETagMatch::OneOf(vec![ETag::new(seen.etag)]));
                 Conditions { if_match, ..Conditions::default() }
             }
             None => Conditions { if_none_match: Some(ETagMatch::Any), ..Conditions::default() },
@@ -479,7 +483,7 @@ impl Hand {
 
     async fn part(&self, number: u32, size: usize) {
         // Out of the model while it is under way: one that a crash leaves open is used no more.
-        let Some(mut upload) = self.with_client(|client| client.upload.take()) else { return };
+        let Some(upload) = self.with_client(|client| client.upload.take()) else { return };
         let piece = self.model().piece(size);
         let name = self.name(upload.key);
         let request = UploadPart {
@@ -490,9 +494,46 @@ impl Hand {
             customer_key: None,
             body: Box::new(BytesBody::new(piece.bytes(), &[ChecksumAlgorithm::Crc64Nvme])),
         };
-        match self.engine.upload_part(&self.purpose, request).await {
+        let answer = self.engine.upload_part(&self.purpose, request).await;
+        self.sent(upload, number, vec![piece], answer);
+    }
+
+    async fn part_copy(&self, number: u32, from: u8) {
+        // Of nothing there is no copy.
+        let Some(Some(source)) =
+            self.known(from).filter(|it| it.as_ref().is_some_and(|value| value.size() > 0))
+        else {
+            return;
+        };
+        let Some(upload) = self.with_client(|client| client.upload.take()) else { return };
+        let (name, source_name) = (self.name(upload.key), self.name(from));
+        let request = UploadPartCopy {
+            source: (&self.bucket, &source_name),
+            source_purpose: &self.purpose,
+            source_conditions: Conditions::default(),
+            source_customer_key: None,
+            range: None,
+            bucket: &self.bucket,
+            object_key: &name,
+            upload: upload.id,
+            part_number: number,
+            customer_key: None,
+        };
+        let answer = self.engine.upload_part_copy(&self.purpose, request).await;
+        self.sent(upload, number, source.pieces, answer);
+    }
+
+    /// Takes the answer of a part; the upload is used no more if nobody knows.
+    fn sent(
+        &self,
+        mut upload: Upload,
+        number: u32,
+        pieces: Vec<Piece>,
+        answer: Result<PartReceipt>,
+    ) {
+        match answer {
             Ok(receipt) => {
-                upload.parts.insert(number, (piece, receipt.etag.as_str().to_owned()));
+                upload.parts.insert(number, (pieces, receipt.etag.as_str().to_owned()));
             }
             Err(error) => {
                 if self.judge.of_change("upload a part", &error) != Verdict::Refused {
@@ -510,10 +551,12 @@ impl Hand {
             return;
         }
         let during = self.during("complete", key);
-        let value = Value::new(upload.parts.values().map(|(piece, _)| *piece).collect());
+        let pieces = upload.parts.values().flat_map(|(pieces, _)| pieces);
+        let value = Value::new(pieces.copied().collect());
         let last = upload.parts.keys().last().copied();
-        let large_enough = upload.parts.iter().all(|(number, (piece, _))| {
-            Some(*number) == last || piece.size as u64 >= PART_BYTES_MIN
+        let large_enough = upload.parts.iter().all(|(number, (pieces, _))| {
+            let size: usize = pieces.iter().map(|piece| piece.size).sum();
+            Some(*number) == last || size as u64 >= PART_BYTES_MIN
         });
         let parts = upload.parts.iter().map(|(number, (_, etag))| CompletedPart {
             number: *number,
@@ -543,6 +586,69 @@ impl Hand {
         let outcome = self.engine.abort_upload(&self.purpose, &self.bucket, &name, upload.id).await;
         if let Err(error) = outcome {
             self.judge.of_change("abort an upload", &error);
+        }
+    }
+
+    async fn tag(&self, key: u8) {
+        let Some(Some(value)) = self.known(key) else { return };
+        let during = self.during("tag", key);
+        // A name for the tags that no other is like.
+        let tag = self.model().piece(0).number;
+        let value = Value { tag, ..value };
+        self.with_slot(key, |slot| slot.begin(Some(value.clone())));
+        let tags = Tags(vec![(TAG.to_owned(), tag.to_string())]);
+        let name = self.name(key);
+        let answer = self.engine.set_object_tags(&self.purpose, &self.bucket, &name, tags).await;
+        match answer {
+            Ok(()) => {
+                self.judge.note(&[tag]);
+                self.with_slot(key, |slot| slot.settle(Some(value)));
+                self.check_tag(key).await;
+            }
+            Err(error) => self.failed(&during, key, &error),
+        }
+    }
+
+    async fn read_tag(&self, key: u8) -> Result<u64> {
+        let name = self.name(key);
+        let (tags, _) = self.engine.object_tags(&self.purpose, &self.bucket, &name).await?;
+        // What is no number is no tag of the model.
+        let number = |(_, text): &(String, String)| text.parse().unwrap_or(u64::MAX);
+        Ok(tags.0.first().map_or(0, number))
+    }
+
+    /// Reads the tags of an object that is known, and compares them.
+    async fn check_tag(&self, key: u8) {
+        let Some(Some(value)) = self.known(key) else { return };
+        let during = self.during("tags of", key);
+        match self.read_tag(key).await {
+            Ok(tag) if tag == value.tag => self.judge.note(&[tag]),
+            Ok(tag) => {
+                self.judge.violation(format!("{during}: {tag}, and should be {}", value.tag));
+            }
+            Err(error) => {
+                self.judge.of_read(&during, &error);
+            }
+        }
+    }
+
+    async fn reclaim(&self) {
+        match self.engine.reclaim_now().await {
+            Ok(stats) => {
+                self.judge.note(&[stats.segments_freed, stats.extents_moved]);
+                if stats.segments_freed > 0 {
+                    sometimes("sim: a segment was reclaimed");
+                }
+                if stats.extents_moved > 0 {
+                    sometimes("sim: a survivor was moved");
+                }
+                if stats.races_lost > 0 {
+                    sometimes("sim: an object was deleted while it was moved");
+                }
+            }
+            Err(error) => {
+                self.judge.of_change("reclaim", &error);
+            }
         }
     }
 

@@ -56,6 +56,8 @@ pub enum Row {
     CommitCrash,
     /// The committer over a log that fails.
     CommitFault,
+    /// The committer, orderly stops only.
+    CommitModel,
     /// The whole node against its model, with power losses.
     NodeCrash,
     /// The whole node with errors and silent damage as well.
@@ -66,12 +68,13 @@ pub enum Row {
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BlobCrash,
         Self::BlobFault,
         Self::BlobModel,
         Self::CommitCrash,
         Self::CommitFault,
+        Self::CommitModel,
         Self::NodeCrash,
         Self::NodeFault,
         Self::NodeModel,
@@ -85,6 +88,7 @@ impl Row {
             Self::BlobModel => "blob-model",
             Self::CommitCrash => "commit-crash",
             Self::CommitFault => "commit-fault",
+            Self::CommitModel => "commit-model",
             Self::NodeCrash => "node-crash",
             Self::NodeFault => "node-fault",
             Self::NodeModel => "node-model",
@@ -95,7 +99,7 @@ impl Row {
         match self {
             Self::BlobCrash | Self::CommitCrash | Self::NodeCrash => Faults::Crashes,
             Self::BlobFault | Self::CommitFault | Self::NodeFault => Faults::All,
-            Self::BlobModel | Self::NodeModel => Faults::None,
+            Self::BlobModel | Self::CommitModel | Self::NodeModel => Faults::None,
         }
     }
 }
@@ -107,7 +111,7 @@ pub fn run(row: Row, seed: u64) -> Outcome {
         Row::BlobCrash | Row::BlobFault | Row::BlobModel => {
             judged(|shared| blob::run(&BlobPlan::blob(seed, faults), shared))
         }
-        Row::CommitCrash | Row::CommitFault => {
+        Row::CommitCrash | Row::CommitFault | Row::CommitModel => {
             judged(|shared| commits::run(&CommitPlan::commits(seed, faults), shared))
         }
         Row::NodeCrash | Row::NodeFault | Row::NodeModel => {
@@ -123,7 +127,7 @@ pub fn explain(row: Row, seed: u64) -> String {
         Row::BlobCrash | Row::BlobFault | Row::BlobModel => {
             cut_down(BlobPlan::blob(seed, faults), blob::run)
         }
-        Row::CommitCrash | Row::CommitFault => {
+        Row::CommitCrash | Row::CommitFault | Row::CommitModel => {
             cut_down(CommitPlan::commits(seed, faults), commits::run)
         }
         Row::NodeCrash | Row::NodeFault | Row::NodeModel => {
@@ -196,13 +200,16 @@ const COMMON: [&str; 3] = [
 pub fn states(row: Row) -> Vec<&'static str> {
     const BLOB: [&str; 2] =
         ["sim: a location of an earlier use was refused", "sim: a segment was given back"];
-    const NODE: [&str; 7] = [
+    const NODE: [&str; 10] = [
         "a batch had several commits",
         "a commit lost to another",
         "a stream waited for its reader",
         "an object was replaced while it was being opened",
         "sim: a reader outlived its object",
+        "sim: a segment was reclaimed",
+        "sim: a survivor was moved",
         "sim: a swap was lost",
+        "sim: an object was deleted while it was moved",
         "sim: the buffer pool was exhausted",
     ];
     const FAULT: [&str; 5] = [
@@ -216,7 +223,7 @@ pub fn states(row: Row) -> Vec<&'static str> {
         Row::BlobModel => &[],
         Row::BlobCrash => &[&COMMON, &BLOB],
         Row::BlobFault => &[&COMMON],
-        Row::CommitCrash => &[&NODE[..2]],
+        Row::CommitCrash | Row::CommitModel => &[&NODE[..2]],
         Row::CommitFault => &[&NODE[..2], &FAULT[..1]],
         Row::NodeModel => &[&NODE],
         Row::NodeCrash => &[&COMMON, &NODE],

@@ -18,6 +18,8 @@ pub(super) struct Value {
     pub(super) pieces: Vec<Piece>,
     /// As the node said, once it did.
     pub(super) etag: Option<String>,
+    /// The number in its tag; 0 for no tags.
+    pub(super) tag: u64,
 }
 
 /// Bytes that follow from a number.
@@ -30,22 +32,26 @@ pub(super) struct Piece {
 impl Piece {
     pub(super) fn bytes(self) -> Vec<u8> {
         let mut random = SplitMix::new(self.number);
-        let mut bytes = Vec::with_capacity(self.size + 8);
-        while bytes.len() < self.size {
-            bytes.extend_from_slice(&random.next().to_le_bytes());
+        let mut bytes = vec![0; self.size];
+        let (words, rest) = bytes.as_chunks_mut();
+        for word in words {
+            *word = random.next().to_le_bytes();
         }
-        bytes.truncate(self.size);
+        for (to, from) in rest.iter_mut().zip(random.next().to_le_bytes()) {
+            *to = from;
+        }
         bytes
     }
 }
 
 impl Value {
     pub(super) fn new(pieces: Vec<Piece>) -> Self {
-        Self { pieces, etag: None }
+        Self { pieces, etag: None, tag: 0 }
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.pieces.iter().flat_map(|piece| piece.bytes()).collect()
+        let pieces: Vec<_> = self.pieces.iter().map(|piece| piece.bytes()).collect();
+        pieces.concat()
     }
 
     pub(super) fn size(&self) -> usize {
@@ -91,22 +97,33 @@ impl Slot {
     }
 
     /// Takes the state that was read; whether it is possible.
-    pub(super) fn observe(&mut self, bytes: Option<&[u8]>, etag: Option<&str>) -> bool {
-        let same = |state: &&Option<Value>| match (state, bytes) {
+    pub(super) fn observe(&mut self, seen: Option<&Seen>) -> bool {
+        let same = |state: &&Option<Value>| match (state, seen) {
             (None, None) => true,
-            (Some(value), Some(bytes)) => {
-                let etag_fits = value.etag.as_deref().is_none_or(|known| Some(known) == etag);
-                value.size() == bytes.len() && etag_fits && value.bytes() == bytes
+            (Some(value), Some(seen)) => {
+                let etag_fits = value.etag.as_ref().is_none_or(|known| *known == seen.etag);
+                let tag_fits = seen.tag.is_none_or(|tag| tag == value.tag);
+                let size_fits = value.size() == seen.bytes.len();
+                size_fits && etag_fits && tag_fits && value.bytes() == seen.bytes
             }
             _ => false,
         };
         let Some(mut found) = self.states().find(same).cloned() else { return false };
-        if let Some(value) = &mut found {
-            value.etag = etag.map(str::to_owned);
+        if let (Some(value), Some(seen)) = (&mut found, seen) {
+            value.etag = Some(seen.etag.clone());
         }
         self.settle(found);
         true
     }
+}
+
+/// What a read found.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) bytes: Vec<u8>,
+    pub(super) etag: String,
+    /// The number in its tag, where that was read as well.
+    pub(super) tag: Option<u64>,
 }
 
 /// An upload of a client.
@@ -114,7 +131,7 @@ impl Slot {
 pub(super) struct Upload {
     pub(super) id: UploadId,
     pub(super) key: u8,
-    pub(super) parts: BTreeMap<u32, (Piece, String)>,
+    pub(super) parts: BTreeMap<u32, (Vec<Piece>, String)>,
 }
 
 /// A counter that is changed by compare and swap only.

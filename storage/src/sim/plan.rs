@@ -65,6 +65,19 @@ pub(super) enum Op {
     },
     Complete,
     Abort,
+    /// Sends a part that is a copy of an object.
+    PartCopy {
+        number: u32,
+        from: u8,
+    },
+    /// Deletes every name of the client at once.
+    DeleteAll,
+    /// Replaces the tags, and reads them back.
+    Tag {
+        key: u8,
+    },
+    /// Has every segment cleaned that is worth it.
+    Reclaim,
     /// Reads half, deletes the object under the reader, waits, reads the rest.
     Slow {
         key: u8,
@@ -80,7 +93,7 @@ pub(super) enum Op {
 }
 
 /// The kinds of [`Op`] that a swarm leaves out or not.
-const KINDS: u64 = 12;
+const KINDS: u64 = 16;
 
 /// What goes wrong in a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,8 +281,8 @@ impl Draw {
     fn size(&mut self) -> usize {
         let borders = [0, 1, self.inline, 4_096, 65_536, 131_072, 262_144, 327_680];
         let near = match self.random.below(10) {
-            0..4 => pick(&mut self.random, &borders) + self.random.index(3),
-            4..8 => self.random.index(8_000),
+            0..2 => pick(&mut self.random, &borders) + self.random.index(3),
+            2..9 => self.random.index(8_000),
             _ => self.random.index(90_000),
         };
         near.saturating_sub(1).min(self.size_max)
@@ -287,7 +300,6 @@ impl Draw {
                 }
             }
             return match kind {
-                0 => Op::Delete { key: self.key() },
                 1 => Op::List,
                 2 => Op::Range {
                     key: self.key(),
@@ -309,6 +321,14 @@ impl Draw {
                 9 if self.random.below(4) == 0 => Op::Abort,
                 9 => Op::Complete,
                 10 => Op::Slow { key: self.key() },
+                11 => Op::Reclaim,
+                12 => Op::Tag { key: self.key() },
+                13 if self.random.below(4) == 0 => Op::DeleteAll,
+                0 | 13 => Op::Delete { key: self.key() },
+                14 => Op::PartCopy {
+                    number: 1 + u32::try_from(self.random.below(3)).unwrap_or_default(),
+                    from: self.key(),
+                },
                 _ if self.random.below(8) == 0 => {
                     Op::Jump { ms: pick(&mut self.random, &[-3_600_000, -1, 1_000, 86_400_000]) }
                 }

@@ -54,7 +54,7 @@ struct Injected {
 #[derive(Debug, Default)]
 struct Node {
     len: u64,
-    durable: BTreeMap<u64, Box<Sector>>,
+    durable: BTreeMap<u64, Version>,
     /// What was written since, by sector, oldest first.
     versions: BTreeMap<u64, Vec<Version>>,
     /// Writes that a sync may make durable.
@@ -70,6 +70,11 @@ struct Version {
 }
 
 impl Version {
+    /// A sector that is no part of a write.
+    fn of(bytes: &Sector) -> Self {
+        Self { serial: 0, write: Arc::new(bytes.to_vec()), at: 0 }
+    }
+
     fn bytes(&self) -> &[u8] {
         self.write.get(self.at..self.at + SECTOR_BYTES).expect("a write holds whole sectors")
     }
@@ -234,9 +239,7 @@ impl World {
         let fault = self.begin(SimOp::Read)?;
         let node = self.node(id)?;
         Transfer::admit(Direction::Read, offset, buf.len(), node.len)?;
-        for (sector, into) in sectors(offset).zip(buf.chunks_exact_mut(SECTOR_BYTES)) {
-            into.copy_from_slice(node.newest(sector));
-        }
+        node.read(buf, offset);
         match fault {
             Some(SimFault::BitFlip) => self.random.flip(buf),
             Some(fault) => return Err(failure(fault)),
@@ -364,10 +367,11 @@ impl World {
         let sector = offset / SECTOR_BYTES as u64;
         let within = usize::try_from(offset % SECTOR_BYTES as u64).map_err(io::Error::other)?;
         let newest = node.versions.get_mut(&sector).and_then(|versions| versions.last_mut());
-        let byte = match newest {
-            Some(version) => Arc::make_mut(&mut version.write).get_mut(version.at + within),
-            None => node.durable.entry(sector).or_insert(Box::new(ZEROS)).get_mut(within),
+        let version = match newest {
+            Some(version) => version,
+            None => node.durable.entry(sector).or_insert_with(|| Version::of(&ZEROS)),
         };
+        let byte = Arc::make_mut(&mut version.write).get_mut(version.at + within);
         *byte.expect("an offset modulo the sector lies in the sector") ^= 1 << (bit % 8);
         Ok(())
     }
@@ -411,7 +415,24 @@ impl Node {
     }
 
     fn durable(&self, sector: u64) -> &[u8] {
-        self.durable.get(&sector).map_or(ZEROS.as_slice(), |bytes| bytes.as_slice())
+        self.durable.get(&sector).map_or(ZEROS.as_slice(), Version::bytes)
+    }
+
+    /// The newest bytes from `offset` on.
+    fn read(&self, buf: &mut [u8], offset: u64) {
+        buf.fill(0);
+        let first = offset / SECTOR_BYTES as u64;
+        let wanted = first..first + (buf.len() / SECTOR_BYTES) as u64;
+        let newest = self
+            .versions
+            .range(wanted.clone())
+            .filter_map(|(sector, versions)| Some((sector, versions.last()?)));
+        for (sector, version) in self.durable.range(wanted).chain(newest) {
+            let start = usize::try_from(sector - first).unwrap_or(usize::MAX) * SECTOR_BYTES;
+            if let Some(into) = buf.get_mut(start..start + SECTOR_BYTES) {
+                into.copy_from_slice(version.bytes());
+            }
+        }
     }
 
     fn put(&mut self, serial: u64, bytes: Vec<u8>, offset: u64) {
@@ -430,14 +451,10 @@ impl Node {
         for (&sector, versions) in &mut self.versions {
             let is_chosen =
                 |v: &Version| *choices.entry(v.serial).or_insert_with(|| chosen(v.serial));
-            let Some(index) =
-                versions.iter().map(is_chosen).collect::<Vec<_>>().iter().rposition(|&c| c)
-            else {
-                continue;
-            };
+            let Some(index) = versions.iter().rposition(is_chosen) else { continue };
             let made = versions.drain(..=index).next_back();
             let made = made.expect("the range drained ends with the chosen one");
-            self.durable.insert(sector, to_sector(made.bytes()));
+            self.durable.insert(sector, made);
         }
         self.versions.retain(|_, versions| !versions.is_empty());
     }
@@ -446,16 +463,18 @@ impl Node {
     fn survivor(&self, loss: &Loss, random: &mut SplitMix) -> Self {
         let mut durable = self.durable.clone();
         for (&sector, versions) in &self.versions {
-            let mut candidates = vec![self.durable(sector)];
-            candidates.extend(versions.iter().map(Version::bytes));
-            let picked = match loss {
-                Loss::Sectors => mixed(random, &candidates),
-                Loss::Writes { kept } => {
-                    let newest = versions.iter().rev().find(|version| kept(version.serial));
-                    to_sector(newest.map_or(self.durable(sector), Version::bytes))
+            match loss {
+                Loss::Sectors => {
+                    let mut candidates = vec![self.durable(sector)];
+                    candidates.extend(versions.iter().map(Version::bytes));
+                    durable.insert(sector, Version::of(&mixed(random, &candidates)));
                 }
-            };
-            durable.insert(sector, picked);
+                Loss::Writes { kept } => {
+                    if let Some(newest) = versions.iter().rev().find(|it| kept(it.serial)) {
+                        durable.insert(sector, newest.clone());
+                    }
+                }
+            }
         }
         Self { len: self.len, durable, ..Self::default() }
     }
@@ -495,8 +514,8 @@ fn sectors(offset: u64) -> impl Iterator<Item = u64> {
     offset / SECTOR_BYTES as u64..
 }
 
-fn to_sector(bytes: &[u8]) -> Box<Sector> {
-    Box::new(*bytes.first_chunk().expect("a version is a whole sector"))
+fn to_sector(bytes: &[u8]) -> Sector {
+    *bytes.first_chunk().expect("a version is a whole sector")
 }
 
 fn failure(fault: SimFault) -> io::Error {
@@ -507,7 +526,7 @@ fn failure(fault: SimFault) -> io::Error {
 }
 
 /// One of the candidates, or now and then the beginning of one and the end of another.
-fn mixed(random: &mut SplitMix, candidates: &[&[u8]]) -> Box<Sector> {
+fn mixed(random: &mut SplitMix, candidates: &[&[u8]]) -> Sector {
     let mut pick = || {
         let index = random.index(candidates.len());
         to_sector(candidates.get(index).expect("an index below the length"))
