@@ -23,7 +23,9 @@ use crate::blob::{Volume, VolumeConfig, VolumeParts, VolumeUsage};
 use crate::bucket_keys::BucketKeys;
 use crate::commit::Committer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, MirrorStatus};
+use crate::io::{
+    BufPool, BufStats, Disk, DiskReport, DiskStats, IoConfig, MirrorStatus, SLAB_BYTES,
+};
 use crate::jobs::Jobs;
 use crate::meta::MetaStore;
 use crate::meta::cached::CachedMeta;
@@ -63,7 +65,8 @@ pub struct EngineConfig {
     pub reserve_bytes: u64,
     /// Bytes of the file that is given up when even the reserve is nearly used; 0 for none.
     pub ballast_bytes: u64,
-    /// Reads that may run ahead of their readers, 256 KiB each.
+    /// Reads that may run ahead of their readers. Each holds a buffer of the pool, of which they get
+    /// half at most.
     pub read_ahead_max: usize,
     /// Reclaiming of dead space.
     pub reclaim: ReclaimConfig,
@@ -106,6 +109,12 @@ pub(crate) const META: &str = "meta";
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// How many reads may run ahead: each holds a slab of the pool until its reader comes, and readers
+/// that never come must leave the other half to everybody else.
+fn reads_ahead(config: &EngineConfig) -> usize {
+    config.read_ahead_max.min(config.pool_bytes / SLAB_BYTES / 2)
 }
 
 /// What the verbs work with.
@@ -190,7 +199,7 @@ impl Engine {
         let keys = BucketKeys::new(Arc::clone(&kms), env.clone(), Arc::clone(&committer));
         let inner = Arc::new(Inner {
             space,
-            read_ahead: Arc::new(Semaphore::new(config.read_ahead_max)),
+            read_ahead: Arc::new(Semaphore::new(reads_ahead(&config))),
             release_wanted: Arc::new(Notify::new()),
             pins: Pins::default(),
             jobs: Jobs::new(),

@@ -33,6 +33,41 @@ async fn every_size_comes_back_byte_for_byte() {
     }
 }
 
+// Many more readers than the pool has buffers, none of which comes back: whoever writes meanwhile
+// finds buffers all the same, or this test does not end. Every reader that comes finds its bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_stay_away_keep_nobody_from_writing() {
+    let node = Node::new().await;
+    let tenant = node.tenant().await;
+    let bucket = tenant.bucket("paused").await;
+    let (object_key, body) = (object("long"), bytes(3 << 20, 5));
+    tenant.put(&bucket, "long", &body).await.unwrap();
+    let mut readers = Vec::new();
+    for _ in 0..64 {
+        let request = GetRequest {
+            bucket: &bucket,
+            object_key: &object_key,
+            conditions: Conditions::default(),
+            range: None,
+            part_number: None,
+            customer_key: None,
+        };
+        readers.push(tenant.engine().get(&tenant.purpose, request).await.unwrap());
+    }
+    for round in 0..4 {
+        let other = bytes(5 << 20, round);
+        tenant.put(&bucket, "other", &other).await.unwrap();
+        assert!(tenant.get(&bucket, "other").await.unwrap() == other);
+    }
+    for mut reader in readers {
+        let mut got = Vec::new();
+        while let Some(bytes) = reader.body.next().await.unwrap() {
+            got.extend_from_slice(&bytes);
+        }
+        assert!(got == body);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ranges_are_what_a_slice_is() {
     let node = Node::new().await;
