@@ -364,7 +364,7 @@ impl ObjectReader {
     /// Opens the next step. The reads of those after it go on meanwhile.
     async fn advance(&mut self) -> Result<Option<Bytes>> {
         if self.ahead.is_empty() {
-            self.read_ahead()?;
+            self.begin(None)?;
         }
         let Some(next) = self.ahead.front_mut() else {
             return Ok(None);
@@ -378,25 +378,33 @@ impl ObjectReader {
         self.source.open(&step, sealed?).instrument(span).await.map(Some)
     }
 
-    /// Begins the reads of the next steps: of one in any case, of more if the node has memory to
-    /// spare for them.
+    /// Begins the reads of the next steps, as far as the node allows reads that nobody waits for.
     fn read_ahead(&mut self) -> Result<()> {
         while self.ahead.len() < AHEAD_MAX {
-            let allowance = Arc::clone(&self.source.inner.read_ahead).try_acquire_owned().ok();
-            if allowance.is_none() && !self.ahead.is_empty() {
+            let allowance = Arc::clone(&self.source.inner.read_ahead).try_acquire_owned();
+            let Ok(allowance) = allowance else { break };
+            if !self.begin(Some(allowance))? {
                 break;
             }
-            let Some(step) = self.step()? else { break };
-            let source = Arc::clone(&self.source);
-            let (stream, chunks) = (step.stream, step.chunks.clone());
-            let fetching = async move { source.fetch(stream, chunks).await };
-            let fetching = maybe_done(fetching.instrument(self.span.clone()).boxed());
-            let mut ahead = Ahead { step, fetching: Mutex::new(fetching), _allowance: allowance };
-            // Nobody waits for it yet: who does is woken instead.
-            let _ = ahead.fetching().poll(&mut Context::from_waker(Waker::noop()));
-            self.ahead.push_back(ahead);
         }
         Ok(())
+    }
+
+    /// Begins the read of the next step; whether there is one. Without an allowance it has to be
+    /// waited for at once: until then it may hold a buffer of the pool.
+    fn begin(&mut self, allowance: Option<OwnedSemaphorePermit>) -> Result<bool> {
+        let Some(step) = self.step()? else {
+            return Ok(false);
+        };
+        let source = Arc::clone(&self.source);
+        let (stream, chunks) = (step.stream, step.chunks.clone());
+        let fetching = async move { source.fetch(stream, chunks).await };
+        let fetching = maybe_done(fetching.instrument(self.span.clone()).boxed());
+        let mut ahead = Ahead { step, fetching: Mutex::new(fetching), _allowance: allowance };
+        // Nobody waits for it yet: who does is woken instead.
+        let _ = ahead.fetching().poll(&mut Context::from_waker(Waker::noop()));
+        self.ahead.push_back(ahead);
+        Ok(true)
     }
 
     /// The next step of the plan.
