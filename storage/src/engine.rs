@@ -65,8 +65,8 @@ pub struct EngineConfig {
     pub reserve_bytes: u64,
     /// Bytes of the file that is given up when even the reserve is nearly used; 0 for none.
     pub ballast_bytes: u64,
-    /// Reads that may run ahead of their readers. Each holds a buffer of the pool, of which they get
-    /// half at most.
+    /// Reads that may run ahead of their readers. Each holds a buffer of the pool, of which they
+    /// get half at most.
     pub read_ahead_max: usize,
     /// Reclaiming of dead space.
     pub reclaim: ReclaimConfig,

@@ -67,8 +67,8 @@ fn a_full_disk_does_not_hold_up_the_watermark() {
     assert_eq!(outcome.states.get("sim: lost metadata was noticed"), Some(&1));
 }
 
-/// Seed 873 of node-fault: a node whose log had failed closed in order, and the simulated log brought
-/// the failed write back at a later crash, over what had been written since.
+/// Seed 873 of node-fault: a node whose log had failed closed in order, and the simulated log
+/// brought the failed write back at a later crash, over what had been written since.
 #[test]
 fn a_failed_write_comes_back_at_the_next_start_or_never() {
     use plan::{Ending, Fault, Life, Op};
